@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# make               all programs
+# make module        the module, for the running kernel
+# make module KERNEL=uml-6.1|uml-6.12-debug|debian-6.1|debian-6.12
+# make check         every test; make unit, make sim: parts of it
+# make demo          the tour; make bench: the measurements
+# make kernels       build or fetch all guest kernels
+# make install       DESTDIR, PREFIX; the module goes to DKMS's source directory
+#
+# Sources are found by wildcard: a new file needs no edit here.
+
+VERSION := 0.1.0
+B := build
+PREFIX ?= /usr/local
+DESTDIR ?=
+CC ?= gcc
+PKG_CONFIG ?= pkg-config
+
+ifeq ($(filter clean kernels demo check install-module lint,$(MAKECMDGOALS)),)
+.DEFAULT_GOAL := all
+endif
+.DEFAULT_GOAL := all
+
+#
+# Flags
+#
+
+PKGS := libnl-3.0 libnl-genl-3.0 blkid devmapper libcrypto libssl libzstd \
+	jansson liburing
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
+LIBS := -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lpthread
+
+WARN := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes \
+	-Wshadow -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+BASE := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
+	-DSNAPDIFF_VERSION='"$(VERSION)"' $(WARN) $(PKG_CFLAGS) -g -pthread
+HARDEN := -fstack-protector-strong -fstack-clash-protection \
+	-D_FORTIFY_SOURCE=2 -fPIE
+ALL_CFLAGS := -O2 $(BASE) $(HARDEN) $(CFLAGS)
+ALL_LDFLAGS := -pie -Wl,-z,relro,-z,now $(LDFLAGS)
+SAN_CFLAGS := -O1 $(BASE) -fsanitize=address,undefined \
+	-fno-sanitize-recover=undefined -fno-omit-frame-pointer $(CFLAGS)
+
+USER_INC := -Imodule/uapi -Iuserspace/lib -Iuserspace/media
+CORE_INC := -Imodule/core -Iuserspace/shim -Imodule/uapi
+
+#
+# What there is
+#
+
+PROGRAMS := snapctl snapmeta snapbackup snaprestore snapagentd snapmediad snapmedia
+programs := $(foreach p,$(PROGRAMS),$(if $(wildcard userspace/$(p)/*.c),$(p)))
+MEDIA_USERS := snapbackup snaprestore snapmediad snapmedia snapagentd
+
+core_src := $(wildcard module/core/*.c) $(wildcard userspace/shim/*.c)
+lib_src := $(wildcard userspace/lib/*.c)
+media_src := $(wildcard userspace/media/*.c)
+unit_src := $(wildcard tests/unit/test_*.c)
+unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
+sim_src := $(wildcard tests/sim/*.c)
+tool_src := $(wildcard tests/tools/*.c)
+module_files := $(wildcard module/*.[ch] module/core/*.[ch] \
+	module/uapi/linux/*.h) Kbuild
+
+obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
+san = $(patsubst %.c,$(B)/san/%.o,$(1))
+
+bins := $(programs:%=$(B)/bin/%)
+tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
+units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
+
+.PHONY: all programs tools unit-programs unit sim module kernels check bench \
+	demo lint install install-module clean checkpatch
+all: programs tools
+programs: $(bins)
+tools: $(tools)
+unit-programs: $(units)
+
+# Core headers are seen only by what is allowed to know the core.
+$(B)/obj/module/core/%.o $(B)/obj/userspace/shim/%.o: INC = $(CORE_INC)
+$(B)/san/module/core/%.o $(B)/san/userspace/shim/%.o: INC = $(CORE_INC)
+$(B)/obj/userspace/snapmeta/%.o: INC = $(CORE_INC) $(USER_INC)
+$(B)/obj/userspace/lib/%.o $(B)/obj/userspace/media/%.o: INC = $(USER_INC)
+$(B)/san/userspace/lib/%.o $(B)/san/userspace/media/%.o: INC = $(USER_INC)
+$(B)/obj/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include
+$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include
+INC = $(USER_INC)
+
+$(B)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(INC) -I$(<D) -MMD -MP -c -o $@ $<
+
+$(B)/san/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(SAN_CFLAGS) $(INC) -I$(<D) -MMD -MP -c -o $@ $<
+
+define archive
+@mkdir -p $(@D)
+@rm -f $@
+$(AR) rcs $@ $(filter %.o,$^)
+endef
+
+$(B)/libsnapcore.a: $(call obj,$(core_src)) ; $(archive)
+$(B)/libsnapdiff.a: $(call obj,$(lib_src)) ; $(archive)
+$(B)/libsnapmedia.a: $(call obj,$(media_src)) ; $(archive)
+$(B)/san/libsnapcore.a: $(call san,$(core_src)) ; $(archive)
+$(B)/san/libsnapdiff.a: $(call san,$(lib_src)) ; $(archive)
+$(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)
+
+# Libraries in link order; those without a source do not exist.
+lib_core := $(if $(core_src),$(B)/libsnapcore.a)
+lib_base := $(if $(lib_src),$(B)/libsnapdiff.a)
+lib_media := $(if $(media_src),$(B)/libsnapmedia.a)
+san_libs := $(if $(media_src),$(B)/san/libsnapmedia.a) \
+	    $(if $(lib_src),$(B)/san/libsnapdiff.a) \
+	    $(if $(core_src),$(B)/san/libsnapcore.a)
+
+define program
+$(B)/bin/$(1): $(call obj,$(wildcard userspace/$(1)/*.c)) \
+	$(if $(filter $(1),$(MEDIA_USERS)),$(lib_media)) $(lib_base) \
+	$(if $(filter snapmeta,$(1)),$(lib_core))
+	@mkdir -p $$(@D)
+	$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $(LIBS)
+endef
+$(foreach p,$(programs),$(eval $(call program,$(p))))
+
+$(tools): $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(lib_media) $(lib_base) $(lib_core)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+
+$(units): $(B)/tests/unit/%: $(B)/san/tests/unit/%.o $(call san,$(unit_help_src)) $(san_libs)
+	@mkdir -p $(@D)
+	$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka -lm
+
+$(B)/tests/sim/sim: $(call obj,$(sim_src)) $(lib_core)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+
+-include $(shell find $(B)/obj $(B)/san -name '*.d' 2>/dev/null)
+.SECONDARY:
+
+#
+# Tests
+#
+
+unit: $(units)
+	@tests/run --unit
+
+SECONDS ?= 20
+sim: $(if $(sim_src),$(B)/tests/sim/sim)
+	$(if $(sim_src),$(B)/tests/sim/sim --seconds $(SECONDS),@echo "no simulator"; exit 1)
+
+lint:
+	@scripts/check-includes
+	@scripts/check-style
+
+check:
+	@scripts/setup
+	@$(MAKE) --no-print-directory all unit-programs $(if $(sim_src),$(B)/tests/sim/sim)
+	@tests/run
+
+demo:
+	@scripts/setup
+	@$(MAKE) --no-print-directory all
+	@scripts/demo
+
+bench: all
+	@scripts/bench
+
+kernels:
+	@tests/vm/kernel --all
+
+checkpatch:
+	@scripts/checkpatch
+
+#
+# The module. For a guest kernel it is built in a directory of its own, so that
+# one source tree serves several kernels at once.
+#
+
+ifeq ($(KERNEL),)
+KVER ?= $(shell uname -r)
+module:
+	$(MAKE) -C /lib/modules/$(KVER)/build M=$(CURDIR) modules
+else
+MB := $(CURDIR)/$(B)/module/$(KERNEL)
+module:
+	@mkdir -p $(MB)/module
+	@rsync -a --delete --include='*/' --include='*.[ch]' --include='*.o' \
+		--filter='P *.o' --filter='P .*.cmd' --exclude='*' module/ $(MB)/module/
+	@cp -p Kbuild $(MB)/Kbuild
+	@set -e; k=$(KDIR); [ -n "$$k" ] || k=$$(tests/vm/kernel $(KERNEL)); \
+	$(MAKE) -C $$k/build M=$(MB) $$(cat $$k/kmake) KCFLAGS=-Werror modules
+endif
+
+#
+# Installation
+#
+
+MODSRC := $(DESTDIR)/usr/src/snapdiff-$(VERSION)
+
+install: all install-module
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	$(if $(bins),install -m 755 $(bins) $(DESTDIR)$(PREFIX)/sbin)
+	@for s in 1 5 7 8; do \
+		set -- userspace/man/*.$$s; [ -e "$$1" ] || continue; \
+		install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
+		install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s; \
+	done
+
+install-module:
+	install -d $(MODSRC)/module/core $(MODSRC)/module/uapi/linux
+	install -m 644 Kbuild dkms.conf COPYING $(MODSRC)
+	install -m 644 $(wildcard module/*.[ch]) $(MODSRC)/module
+	$(if $(wildcard module/core/*.[ch]),install -m 644 $(wildcard module/core/*.[ch]) $(MODSRC)/module/core)
+	$(if $(wildcard module/uapi/linux/*.h),install -m 644 $(wildcard module/uapi/linux/*.h) $(MODSRC)/module/uapi/linux)
+
+clean:
+	rm -rf $(B)
+	rm -f *.o *.ko *.mod *.mod.c .*.cmd Module.symvers modules.order
+	find module -name '*.o' -delete -o -name '.*.cmd' -delete
