@@ -17,9 +17,6 @@ DESTDIR ?=
 CC ?= gcc
 PKG_CONFIG ?= pkg-config
 
-ifeq ($(filter clean kernels demo check install-module lint,$(MAKECMDGOALS)),)
-.DEFAULT_GOAL := all
-endif
 .DEFAULT_GOAL := all
 
 #
