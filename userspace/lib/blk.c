@@ -102,6 +102,34 @@ int snap_blk_signature(const char *path, struct snap_blk_sig *sig, struct snap_e
 	return rc != 1;
 }
 
+int snap_blk_wipe(const char *path, struct snap_err *e)
+{
+	int fd, err = 0;
+	blkid_probe pr;
+
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return snap_err_sys(e, -errno, path, "cannot open");
+	pr = blkid_new_probe();
+	if (!pr || blkid_probe_set_device(pr, fd, 0, 0)) {
+		blkid_free_probe(pr);
+		close(fd);
+		return snap_err_sys(e, -ENOMEM, path, "cannot probe");
+	}
+	blkid_probe_enable_superblocks(pr, 1);
+	blkid_probe_set_superblocks_flags(pr, BLKID_SUBLKS_MAGIC | BLKID_SUBLKS_TYPE);
+	blkid_probe_enable_partitions(pr, 1);
+	blkid_probe_set_partitions_flags(pr, BLKID_PARTS_MAGIC);
+	while (!err && blkid_do_probe(pr) == 0)
+		if (blkid_do_wipe(pr, 0))
+			err = -EIO;
+	if (!err && fsync(fd))
+		err = -errno;
+	blkid_free_probe(pr);
+	close(fd);
+	return err ? snap_err_sys(e, err, path, "cannot erase the old signatures") : 0;
+}
+
 /* ---- names in sysfs ---- */
 
 static void sys_path(dev_t dev, const char *name, char *buf, size_t len)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Block devices: what is on them, who uses them, how large they are. Reads only; nothing here writes.
+ * Block devices: what is on them, who uses them, how large they are. Reads only, but for
+ * snap_blk_wipe().
  */
 #ifndef SNAP_LIB_BLK_H
 #define SNAP_LIB_BLK_H
@@ -46,6 +47,13 @@ struct snap_blk_sig {
  * (several signatures) counts as a signature of type "ambiguous".
  */
 int snap_blk_signature(const char *path, struct snap_blk_sig *sig, struct snap_err *e);
+
+/**
+ * snap_blk_wipe() - erase every signature that libblkid knows, as wipefs(8) does
+ *
+ * Only the magic bytes are overwritten. Return: 0 or -errno.
+ */
+int snap_blk_wipe(const char *path, struct snap_err *e);
 
 /**
  * snap_blk_check_free() - nobody uses the device?

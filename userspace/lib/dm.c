@@ -218,7 +218,6 @@ int snap_dm_attach(const struct snap_dm_spec *spec, struct snap_err *e)
 struct dm_state {
 	bool exists;
 	bool ours;
-	int open_count;
 	dev_t dev;
 };
 
@@ -234,7 +233,6 @@ static int get_state(const char *name, struct dm_state *st, struct snap_err *e)
 	memset(st, 0, sizeof(*st));
 	if (!dmt)
 		return snap_err_sys(e, -ENOMEM, name, "device-mapper");
-	dm_task_no_open_count(dmt);
 	if (!dm_task_run(dmt)) {
 		err = task_errno(dmt);
 		if (err == -ENXIO)
@@ -295,19 +293,36 @@ static int check_users(const char *name, dev_t dev, struct snap_err *e)
 	return 0;
 }
 
+static int get_our_state(const char *name, struct dm_state *st, struct snap_err *e)
+{
+	int err = get_state(name, st, e);
+
+	if (err)
+		return err;
+	if (!st->exists)
+		return snap_err_set(e, -ENODEV, name, "no such volume is attached");
+	if (!st->ours)
+		return snap_err_set(e, -EMEDIUMTYPE, name, "is a device-mapper device, but not one of snapdiff's");
+	return 0;
+}
+
+int snap_dm_check_detach(const char *name, struct snap_err *e)
+{
+	struct dm_state st;
+	int err = get_our_state(name, &st, e);
+
+	return err ? err : check_users(name, st.dev, e);
+}
+
 int snap_dm_detach(const char *name, struct snap_err *e)
 {
 	struct timespec pause = { 0, 100 * 1000 * 1000 };
 	struct dm_state st;
 	int err, i;
 
-	err = get_state(name, &st, e);
+	err = get_our_state(name, &st, e);
 	if (err)
 		return err;
-	if (!st.exists)
-		return snap_err_set(e, -ENODEV, name, "no such volume is attached");
-	if (!st.ours)
-		return snap_err_set(e, -EMEDIUMTYPE, name, "is a device-mapper device, but not one of snapdiff's");
 	for (i = 0; i < DETACH_TRIES; i++) {
 		err = check_users(name, st.dev, e);
 		if (err)

@@ -47,6 +47,13 @@ int snap_dm_attach(const struct snap_dm_spec *spec, struct snap_err *e);
  */
 int snap_dm_detach(const char *name, struct snap_err *e);
 
+/**
+ * snap_dm_check_detach() - would snap_dm_detach() refuse?
+ *
+ * Return: 0 or what it would return, as far as that is known without trying.
+ */
+int snap_dm_check_detach(const char *name, struct snap_err *e);
+
 /** snap_dm_exists() - is there a dm device of this name (of any kind)? Return: 1, 0, -errno. */
 int snap_dm_exists(const char *name, struct snap_err *e);
 

@@ -35,6 +35,8 @@ struct snap_out {
 	char **kept;			/* TABLE: nshown texts a row */
 	size_t nkept, kept_cap;		/* in rows */
 	size_t rows;
+	bool begun;			/* headings or the list's head are out */
+	const char *list;
 	int err;
 };
 
@@ -351,12 +353,21 @@ int snap_out_open(struct snap_out **res, const char *list, enum snap_out_layout 
 		free(out);
 		return err;
 	}
-	if (opts->json && !opts->lines)
-		fprintf(out->file, "{\"%s\":[", list);
-	else if (!opts->json && !opts->noheadings && out->layout == SNAP_OUT_STREAM)
-		stream_headings(out);
+	out->list = list;
 	*res = out;
 	return 0;
+}
+
+/* What comes before the first row, as late as possible: an error before it leaves stdout empty. */
+static void begin(struct snap_out *out)
+{
+	if (out->begun)
+		return;
+	out->begun = true;
+	if (out->opts.json && !out->opts.lines)
+		fprintf(out->file, "{\"%s\":[", out->list);
+	else if (!out->opts.json && !out->opts.noheadings && out->layout == SNAP_OUT_STREAM)
+		stream_headings(out);
 }
 
 /*
@@ -432,6 +443,7 @@ int snap_out_row(struct snap_out *out)
 {
 	int err = 0;
 
+	begin(out);
 	if (out->opts.json)
 		err = row_json(out);
 	else if (out->layout == SNAP_OUT_TABLE)
@@ -452,20 +464,10 @@ int snap_out_row(struct snap_out *out)
 	return out->err;
 }
 
-int snap_out_close(struct snap_out *out, struct snap_err *e)
+static void free_out(struct snap_out *out)
 {
 	size_t i;
-	int err;
 
-	if (!out)
-		return 0;
-	if (out->opts.json && !out->opts.lines)
-		fputs("]}\n", out->file);
-	else if (!out->opts.json && out->layout == SNAP_OUT_TABLE)
-		print_kept(out);
-	if ((fflush(out->file) || ferror(out->file)) && !out->err)
-		out->err = errno == EPIPE ? -EPIPE : -EIO;
-	err = out->err;
 	for (i = 0; i < out->nkept * out->nshown; i++)
 		free(out->kept[i]);
 	free(out->kept);
@@ -473,5 +475,30 @@ int snap_out_close(struct snap_out *out, struct snap_err *e)
 	free(out->row);
 	free(out->shown);
 	free(out);
+}
+
+void snap_out_abort(struct snap_out *out)
+{
+	if (!out)
+		return;
+	fflush(out->file);
+	free_out(out);
+}
+
+int snap_out_close(struct snap_out *out, struct snap_err *e)
+{
+	int err;
+
+	if (!out)
+		return 0;
+	begin(out);
+	if (out->opts.json && !out->opts.lines)
+		fputs("]}\n", out->file);
+	else if (!out->opts.json && out->layout == SNAP_OUT_TABLE)
+		print_kept(out);
+	if ((fflush(out->file) || ferror(out->file)) && !out->err)
+		out->err = errno == EPIPE ? -EPIPE : -EIO;
+	err = out->err;
+	free_out(out);
 	return err ? snap_err_sys(e, err, NULL, "cannot write the output") : 0;
 }

@@ -77,4 +77,12 @@ int snap_out_row(struct snap_out *out);
 /** snap_out_close() - print what was kept, flush, free. Return: 0 or the first error of the whole table. */
 int snap_out_close(struct snap_out *out, struct snap_err *e);
 
+/**
+ * snap_out_abort() - free without an end, after an error of the caller
+ *
+ * Nothing at all is printed when there was no row yet; JSON that was begun stays unfinished, so that nobody takes
+ * a part for the whole.
+ */
+void snap_out_abort(struct snap_out *out);
+
 #endif

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * snapctl attach: check both devices, then make /dev/mapper/NAME.
+ *
+ * Every check comes before anything is written or created, so that a refusal changes nothing. The kernel checks
+ * again; here the reasons can be named.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/sysmacros.h>
+
+#include "snapctl.h"
+
+/* Smaller than this no store fits; how much is needed beyond it snap_offline_format() knows. */
+#define DIFF_MIN	(1u << 20)
+
+struct attach {
+	const char *name, *primary_path, *diff_path;
+	const char *on_full;
+	bool format;
+	struct store_opts store;
+	struct snap_blk primary, diff;
+	uint8_t uuid[16];
+};
+
+static int check_device(const char *path, const char *role, struct snap_blk *blk, struct snap_err *e)
+{
+	int err = snap_blk_info(path, blk, e);
+
+	if (!err && blk->read_only)
+		err = snap_err_set(e, -EACCES, path, "cannot be the %s: the device is read-only", role);
+	return err;
+}
+
+static int check_devices(struct attach *a, struct snap_err *e)
+{
+	char where[512];
+	int err;
+
+	err = check_device(a->primary_path, "primary", &a->primary, e);
+	if (!err)
+		err = check_device(a->diff_path, "diff", &a->diff, e);
+	if (err)
+		return err;
+	if (snap_blk_overlap(a->primary.dev, a->diff.dev))
+		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "is the same device as the primary %s, or a part of it",
+				    a->primary_path);
+	if (!a->primary.size)
+		return snap_err_set(e, -ENODEV, a->primary_path, "has no medium: its size is 0");
+	if (a->diff.size < DIFF_MIN)
+		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "too small for a diff: %llu bytes, at least 1 MiB is needed",
+				    (unsigned long long)a->diff.size);
+	if (snap_blk_mounted(a->primary.dev, where, sizeof(where)))
+		return snap_err_set(e, -EBUSY, a->primary_path,
+				    "is mounted on %s: unmount it, attach, then mount /dev/mapper/%s instead", where, a->name);
+	err = snap_blk_check_free(a->primary_path, e);
+	return err ? err : snap_blk_check_free(a->diff_path, e);
+}
+
+static int no_store(const struct attach *a, struct snap_err *e)
+{
+	struct snap_blk_sig sig;
+
+	if (snap_blk_signature(a->diff_path, &sig, NULL) == 1)
+		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "contains %s, not a snapdiff store", sig.type);
+	return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "contains no snapdiff store: format it, or attach with --format");
+}
+
+/* The store's uuid into a->uuid, after making one if that is wanted. */
+static int prepare_store(struct attach *a, struct snap_err *e)
+{
+	uint64_t size = 0;
+	int rc;
+
+	rc = store_identify(a->diff_path, a->uuid, &size, e);
+	if (rc == 0 && a->format) {
+		rc = store_format(a->diff_path, &a->store, e);
+		if (!rc)
+			rc = store_identify(a->diff_path, a->uuid, &size, e);
+	}
+	if (rc < 0)
+		return rc;
+	if (!rc)
+		return no_store(a, e);
+	if (size > a->diff.size)
+		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "is smaller (%llu bytes) than the store on it (%llu)",
+				    (unsigned long long)a->diff.size, (unsigned long long)size);
+	return 0;
+}
+
+static int make_volume(struct attach *a, struct snap_err *e)
+{
+	char primary[32], diff[32], path[SNAP_VOLUME_BUF + 32];
+	struct snap_dm_spec spec = {
+		.name = a->name, .primary = primary, .diff = diff,
+		.size = a->primary.size, .uuid = a->uuid, .on_full = a->on_full,
+	};
+	int err;
+
+	/* By number: a path may hold blanks, which a table line cannot. */
+	snprintf(primary, sizeof(primary), "%u:%u", major(a->primary.dev), minor(a->primary.dev));
+	snprintf(diff, sizeof(diff), "%u:%u", major(a->diff.dev), minor(a->diff.dev));
+	err = snap_dm_attach(&spec, e);
+	if (!err)
+		puts(snap_dm_path(a->name, path, sizeof(path)));
+	return err;
+}
+
+static int attach(struct attach *a, struct snap_err *e)
+{
+	struct snap_nl *nl;
+	uint8_t policy;
+	int err;
+
+	err = snap_check_volume_name(a->name, e);
+	if (!err && a->on_full)
+		err = snap_parse_on_full(a->on_full, &policy, e);
+	if (!err)
+		err = check_devices(a, e);
+	/* Without the module nothing shall be formatted either. Asking for its netlink family loads it. */
+	if (!err)
+		err = snap_nl_open(&nl, e);
+	if (err)
+		return err;
+	snap_nl_close(nl);
+	err = snap_dm_exists(a->name, e);
+	if (err > 0)
+		return snap_err_set(e, -EEXIST, a->name, "a device-mapper device of this name exists already");
+	if (!err)
+		err = prepare_store(a, e);
+	return err ? err : make_volume(a, e);
+}
+
+static int run_attach(int argc, char **argv)
+{
+	struct snap_err e = SNAP_ERR_INIT;
+	struct attach a = { 0 };
+	uint64_t chunk = 0;
+	const struct snap_opt opts[] = {
+		{ "format", 'F', SNAP_OPT_FLAG, NULL, &a.format, "format DIFF first when it carries no store" },
+		{ "chunk", 'c', SNAP_OPT_SIZE, "SIZE", &chunk, "with --format: as in snapctl format" },
+		{ "journal-size", 'j', SNAP_OPT_SIZE, "SIZE", &a.store.journal_size, "with --format: as in snapctl format" },
+		{ "force", 'f', SNAP_OPT_FLAG, NULL, &a.store.force, "with --format: overwrite a foreign signature" },
+		{ "on-full", 0, SNAP_OPT_STRING, "POLICY", &a.on_full,
+		  "drop-oldest (default), drop-all or fail-snapshots" },
+		{ 0 }
+	};
+	int rc = snap_opts(&cmd_attach, opts, &argc, &argv);
+
+	if (rc >= 0)
+		return rc;
+	a.name = argv[0];
+	a.primary_path = argv[1];
+	a.diff_path = argv[2];
+	if (store_check_chunk(chunk, &e))
+		return snap_err_report(&e);
+	a.store.chunk_size = chunk;
+	if (attach(&a, &e))
+		return snap_err_report(&e);
+	return SNAP_EXIT_OK;
+}
+
+const struct snap_cmd cmd_attach = {
+	.name = "attach",
+	.args = "NAME PRIMARY DIFF",
+	.summary = "Attach a volume and print its device, /dev/mapper/NAME",
+	.help = "PRIMARY is used as it is and stays a plain device; it must not be mounted. A store on DIFF is kept:\n"
+		"--format acts only when there is none.",
+	.min_args = 3,
+	.max_args = 3,
+	.run = run_attach,
+};

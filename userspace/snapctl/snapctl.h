@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * snapctl: one file a verb. Each verb's file defines its struct snap_cmd and nothing else that others see.
+ */
+#ifndef SNAPCTL_H
+#define SNAPCTL_H
+
+#include "blk.h"
+#include "cmd.h"
+#include "dm.h"
+#include "error.h"
+#include "name.h"
+#include "netlink.h"
+#include "output.h"
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+extern const struct snap_cmd cmd_activate;
+extern const struct snap_cmd cmd_attach;
+extern const struct snap_cmd cmd_bookmark;
+extern const struct snap_cmd cmd_create;
+extern const struct snap_cmd cmd_deactivate;
+extern const struct snap_cmd cmd_delete;
+extern const struct snap_cmd cmd_detach;
+extern const struct snap_cmd cmd_diff;
+extern const struct snap_cmd cmd_format;
+extern const struct snap_cmd cmd_list;
+extern const struct snap_cmd cmd_map;
+extern const struct snap_cmd cmd_monitor;
+extern const struct snap_cmd cmd_pin;
+extern const struct snap_cmd cmd_status;
+extern const struct snap_cmd cmd_unpin;
+
+/* store.c: the diff as a device with or without a store; used by format and attach. */
+
+struct store_opts {
+	uint32_t chunk_size;		/* bytes, 0: default */
+	uint64_t journal_size;		/* bytes, 0: default */
+	bool force;
+};
+
+/**
+ * store_check_chunk() - a power of two from 4k to 1M (or 0)?
+ *
+ * Return: 0 or -EINVAL.
+ */
+int store_check_chunk(uint64_t chunk_size, struct snap_err *e);
+
+/**
+ * store_identify() - does the device carry a store?
+ * @uuid, @diff_size: filled when it does; NULL is fine
+ *
+ * Return: 1 yes, 0 no, -EUCLEAN yes but damaged, -errno.
+ */
+int store_identify(const char *path, uint8_t uuid[16], uint64_t *diff_size, struct snap_err *e);
+
+/**
+ * store_format() - write an empty store
+ *
+ * Refuses a device in use always, and one with any signature unless opts->force (the foreign ones are
+ * then erased first). Nothing is written on refusal.
+ */
+int store_format(const char *path, const struct store_opts *opts, struct snap_err *e);
+
+/* extents.c: extents to text or JSON as they come; used by map and diff. */
+
+struct extent_printer;
+
+int extents_open(struct extent_printer **p, bool with_place, const struct snap_out_opts *opts,
+		 struct snap_err *e);
+/* A snap_extent_fn with @arg a struct extent_printer; joins neighbours. */
+int extents_print(const struct snapdiff_extent *ext, void *arg);
+/* @failed: the walk did not reach its end. Frees @p. Return: 0 or -errno of the output. */
+int extents_close(struct extent_printer *p, bool failed, struct snap_err *e);
+
+#endif
