@@ -11,6 +11,7 @@
 #include <linux/blk-integrity.h>
 #include <linux/err.h>
 #include <linux/numa.h>
+#include <net/genetlink.h>
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 12, 0)
 #include <linux/unaligned.h>
@@ -68,27 +69,43 @@ static inline void snap_bdev_close(struct snap_bdev *b)
 #define bdev_thaw	thaw_bdev
 #endif
 
+/* After a successful bdev_freeze(): was there a filesystem to freeze? */
+static inline bool snap_bdev_frozen_fs(struct block_device *bdev)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 8, 0)
+	const struct blk_holder_ops *ops = READ_ONCE(bdev->bd_holder_ops);
+
+	return ops && ops->freeze;
+#else
+	return READ_ONCE(bdev->bd_fsfreeze_sb) != NULL;
+#endif
+}
+
 /* ---- bio-based disks ---- */
 
-/* Return: a disk with these limits or ERR_PTR; put_disk() frees it */
-static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int physical, unsigned int io_opt)
+/* Return: a disk whose bios are split at @max_sectors and nothing else, or ERR_PTR; put_disk() frees it */
+static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int physical, unsigned int max_sectors)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
-	struct queue_limits lim = {
-		.logical_block_size = logical,
-		.physical_block_size = physical,
-		.io_opt = io_opt,
-	};
+	struct queue_limits lim;
 
+	blk_set_stacking_limits(&lim);
+	lim.logical_block_size = logical;
+	lim.physical_block_size = physical;
+	lim.max_hw_sectors = max_sectors;
+	lim.max_dev_sectors = max_sectors;
+	lim.max_write_zeroes_sectors = 0;
 	return blk_alloc_disk(&lim, NUMA_NO_NODE);
 #else
 	struct gendisk *disk = blk_alloc_disk(NUMA_NO_NODE);
 
 	if (!disk)
 		return ERR_PTR(-ENOMEM);
+	blk_set_stacking_limits(&disk->queue->limits);
 	blk_queue_logical_block_size(disk->queue, logical);
 	blk_queue_physical_block_size(disk->queue, physical);
-	blk_queue_io_opt(disk->queue, io_opt);
+	blk_queue_max_hw_sectors(disk->queue, max_sectors);
+	blk_queue_max_write_zeroes_sectors(disk->queue, 0);
 	return disk;
 #endif
 }
@@ -103,6 +120,18 @@ static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int
 #define SNAP_DISK_RELEASE(name, disk)		void name(struct gendisk *disk, fmode_t mode)
 #define SNAP_DISK_OPEN_DISK(disk)		((disk)->bd_disk)
 #endif
+
+/* ---- generic netlink ---- */
+
+/* The parsed attributes of the request that started a dump */
+static inline struct nlattr **snap_dump_attrs(struct netlink_callback *cb)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
+	return genl_dumpit_info(cb)->info.attrs;
+#else
+	return (struct nlattr **)genl_dumpit_info(cb)->attrs;
+#endif
+}
 
 /* ---- small things ---- */
 

@@ -46,10 +46,8 @@ struct snap_counters { u64 n[SNAP_C_NR]; };
 
 /* generation.c's memory of how full the diff is; zeroed at allocation, no other set-up. */
 struct snap_space {
-	unsigned long flags;		/* bits named in generation.c, atomic */
-	u64 lost_txid;			/* transaction when room was last made; copy path's worker only */
-	unsigned long lost_at;		/* jiffies, the same */
-	unsigned long full_since;	/* jiffies, the same */
+	bool low, full;			/* the events have been raised; housekeeping work only, as the rest */
+	u64 lost_txid;			/* transaction when a generation was last given up, 0: never */
 };
 
 /**
@@ -193,8 +191,6 @@ int snap_store_changes(struct snap_volume *vol, u32 g1, u32 g2_or_now, u64 *pos,
 void snap_cow_drain(struct snap_cow *cow);
 
 /* ---- generation.c ---------------------------------------------------------------------------- */
-int snap_gen_init(void);	/* before the target */
-void snap_gen_exit(void);	/* after the target and the netlink family */
 struct snap_create_req {
 	struct snap_volume **vols;	/* sorted by the callee for lock order; out in the order of the caller */
 	unsigned int nr;

@@ -1,0 +1,615 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Generations: cut, delete, bookmark, pin, label; and what is given up when the diff is full.
+ *
+ * A cut of one or several volumes
+ *
+ *     lock control of all ─ freeze filesystems ─ close all gates ─ put a generation on each ─ open gates ─ thaw
+ *
+ *   * When all gates are closed no write is under way on any of the volumes: that is the instant. Everything acknowledged before it is in the
+ *     generations, everything issued after it is not.
+ *   * Freezing comes before the gates: it writes, and those writes pass the gates and the copy path as all others do. Thawing comes after them,
+ *     as it writes, too. From the first freeze to the last thaw no allocation may start reclaim that waits for these filesystems or for the gates:
+ *     memalloc_noio.
+ *   * A freeze that fails, a cut that fails, a kill while waiting: nothing has happened. What was already cut is deleted again while the gates are
+ *     closed (its number is used up: numbers are never reused).
+ *
+ * Order of locks: control is taken for several volumes only under group_lock, so that two groups cannot wait for each other; who takes just one
+ * control needs no order.
+ *
+ * Who may not take control here: snap_gen_make_room() and snap_gen_check_space(). A cutter holds it while he waits at the gate for the write that waits for
+ * room. They change the state of generations behind the back of whoever does hold it; the store refuses a put that would bring a lost generation back.
+ *
+ * A full diff (DESIGN §6), by policy:
+ *
+ *                        95 % used                                        no room for a copy
+ *     drop-oldest        oldest live one, as long as another stays        oldest live one
+ *     drop-all           nothing                                          all live ones
+ *     fail-snapshots     nothing                                          all live ones
+ *
+ *   Pinned and active ones go last, and never at 95 %. drop-all gives up the space in one go; fail-snapshots says in addition that nothing recorded since is to be trusted as a base
+ *   for increments (changes unknown), as a full dm-snapshot does.
+ */
+#include <linux/blkdev.h>
+#include <linux/ktime.h>
+#include <linux/sched/mm.h>
+#include <linux/uuid.h>
+#include "snapdiff.h"
+
+#define DM_MSG_PREFIX	SNAP_NAME
+
+static DEFINE_MUTEX(group_lock);
+
+/* ---- refusals ------------------------------------------------------------------------------------- */
+
+static int check_usable(struct snap_volume *vol, struct netlink_ext_ack *extack)
+{
+	if (!snap_volume_usable(vol)) {
+		snap_refuse(extack, "%s: is not attached any more", vol->name);
+		return -ENODEV;
+	}
+	if (snap_store_failed(vol->store)) {
+		snap_refuse(extack, "%s: the differential volume has failed", vol->name);
+		return -EIO;
+	}
+	return 0;
+}
+
+/* Lock the volume for one operation. Return: 0 with control held. */
+static int control_enter(struct snap_volume *vol, struct netlink_ext_ack *extack)
+{
+	int err;
+
+	mutex_lock(&vol->control);
+	err = check_usable(vol, extack);
+	if (err)
+		mutex_unlock(&vol->control);
+	return err;
+}
+
+static int find_gen(struct snap_volume *vol, u32 number, struct snap_gen *gen, struct netlink_ext_ack *extack)
+{
+	int err = snap_store_gen_find(vol->store, number, gen);
+
+	if (err == -ENOENT)
+		snap_refuse(extack, "%s@%u: no such generation", vol->name, number);
+	else if (err)
+		snap_refuse(extack, "%s@%u: the catalog cannot be read", vol->name, number);
+	return err;
+}
+
+static int check_unused(struct snap_volume *vol, const struct snap_gen *gen, struct netlink_ext_ack *extack)
+{
+	int index = snap_virt_index(vol, gen->number);
+
+	if (index >= 0) {
+		snap_refuse(extack, "%s@%u: is active as /dev/snapvirt%d", vol->name, gen->number, index);
+		return -EBUSY;
+	}
+	if (gen->flags & SNAPDIFF_GEN_F_PINNED) {
+		snap_refuse(extack, "%s@%u: is pinned", vol->name, gen->number);
+		return -EBUSY;
+	}
+	return 0;
+}
+
+static void refuse_commit(struct snap_volume *vol, u32 gen, int err, struct netlink_ext_ack *extack)
+{
+	switch (err) {
+	case 0:
+		break;
+	case -ENOSPC:
+		snap_refuse(extack, "%s@%u: no room on the differential volume", vol->name, gen);
+		break;
+	case -EMFILE:
+	case -E2BIG:
+		snap_refuse(extack, "%s@%u: too many generations", vol->name, gen);
+		break;
+	default:
+		snap_refuse(extack, "%s@%u: could not be written to the differential volume: error %d", vol->name, gen, err);
+	}
+}
+
+/* ---- cut -------------------------------------------------------------------------------------------- */
+
+struct cut {
+	struct snap_create_req *req;
+	unsigned int locked, frozen, closed, put;	/* how many of req->vols are so far */
+	unsigned int noio;
+};
+
+static struct block_device *dm_bdev(struct snap_volume *vol)
+{
+	return dm_disk(vol->md)->part0;
+}
+
+static int cut_lock(struct cut *c)
+{
+	struct snap_create_req *req = c->req;
+	int err;
+
+	if (req->nr > 1)
+		mutex_lock(&group_lock);
+	for (c->locked = 0; c->locked < req->nr; c->locked++) {
+		struct snap_volume *vol = req->vols[c->locked];
+
+		if (req->nr > 1)
+			mutex_lock_nest_lock(&vol->control, &group_lock);
+		else
+			mutex_lock(&vol->control);
+		err = check_usable(vol, req->extack);
+		if (err) {
+			mutex_unlock(&vol->control);
+			return err;
+		}
+	}
+	return 0;
+}
+
+static void cut_unlock(struct cut *c)
+{
+	while (c->locked)
+		mutex_unlock(&c->req->vols[--c->locked]->control);
+	if (c->req->nr > 1)
+		mutex_unlock(&group_lock);
+}
+
+static int cut_freeze(struct cut *c)
+{
+	struct snap_create_req *req = c->req;
+	int err;
+
+	if (!req->freeze)
+		return 0;
+	for (c->frozen = 0; c->frozen < req->nr; c->frozen++) {
+		struct snap_volume *vol = req->vols[c->frozen];
+
+		err = bdev_freeze(dm_bdev(vol));
+		if (err) {
+			snap_refuse(req->extack, "%s: the filesystem could not be frozen: error %d", vol->name, err);
+			return err;
+		}
+		if (snap_bdev_frozen_fs(dm_bdev(vol)))
+			req->out[c->frozen].flags |= SNAPDIFF_GEN_F_FROZEN;
+	}
+	return 0;
+}
+
+static void cut_thaw(struct cut *c)
+{
+	while (c->frozen) {
+		struct snap_volume *vol = c->req->vols[--c->frozen];
+		int err = bdev_thaw(dm_bdev(vol));
+
+		if (err)
+			DMERR("%s: the filesystem could not be thawed: error %d", vol->name, err);
+	}
+}
+
+static int cut_close(struct cut *c)
+{
+	struct snap_create_req *req = c->req;
+	int err;
+
+	for (c->closed = 0; c->closed < req->nr; c->closed++) {
+		struct snap_volume *vol = req->vols[c->closed];
+
+		err = snap_gate_close(vol->gate);
+		if (err) {
+			snap_refuse(req->extack, "%s: interrupted while waiting for writes", vol->name);
+			return err;
+		}
+	}
+	return 0;
+}
+
+static void cut_open(struct cut *c)
+{
+	while (c->closed)
+		snap_gate_open(c->req->vols[--c->closed]->gate);
+}
+
+static void describe(struct snap_volume *vol, struct snap_gen *gen, u64 now, const char *label)
+{
+	struct snap_summary sum;
+
+	snap_store_summary(vol->store, &sum);
+	gen->number = sum.highest + 1;
+	gen->state = SNAPDIFF_GEN_LIVE;
+	gen->created_ns = now;
+	gen->size = (u64)vol->size << SECTOR_SHIFT;
+	generate_random_uuid(gen->uuid);
+	strscpy(gen->label, label ?: "", sizeof(gen->label));
+}
+
+static int cut_put(struct cut *c)
+{
+	struct snap_create_req *req = c->req;
+	u64 now = ktime_get_real_ns();
+	int err;
+
+	for (c->put = 0; c->put < req->nr; c->put++) {
+		struct snap_volume *vol = req->vols[c->put];
+		struct snap_gen *gen = &req->out[c->put];
+
+		describe(vol, gen, now, req->label);
+		err = gen->number ? snap_store_put_gen(vol, gen) : -EMFILE;
+		if (err) {
+			refuse_commit(vol, gen->number, err, req->extack);
+			return err;
+		}
+	}
+	return 0;
+}
+
+static void cut_undo(struct cut *c)
+{
+	while (c->put) {
+		struct snap_volume *vol = c->req->vols[--c->put];
+		u32 number = c->req->out[c->put].number;
+		int err = snap_store_del_gens(vol, number, number);
+
+		if (err)
+			DMERR("%s@%u: is left over from a cut that failed: error %d", vol->name, number, err);
+	}
+}
+
+static int check_distinct(struct snap_create_req *req)
+{
+	unsigned int i, k;
+
+	for (i = 0; i < req->nr; i++)
+		for (k = 0; k < i; k++)
+			if (req->vols[i] == req->vols[k]) {
+				snap_refuse(req->extack, "%s: named twice", req->vols[i]->name);
+				return -EINVAL;
+			}
+	return 0;
+}
+
+/**
+ * snap_gen_create() - cut one generation of each volume, all at one instant
+ * @req: the request; the caller holds a reference to each volume, req->out gets the generations
+ *
+ * Context: blocks: for the freeze, for writes in flight, for one commit a volume. Killable while it waits for writes.
+ * Return: 0: all generations are durable; -errno: none exists, the text is in req->extack. -ENODEV, -EIO (store failed), -EINVAL (named
+ * twice), -EINTR, -ENOSPC, -EMFILE, or what the filesystem said to the freeze.
+ */
+int snap_gen_create(struct snap_create_req *req)
+{
+	struct cut c = { .req = req };
+	unsigned int i;
+	int err;
+
+	memset(req->out, 0, req->nr * sizeof(*req->out));
+	err = check_distinct(req);
+	if (err)
+		return err;
+	err = cut_lock(&c);
+	if (err)
+		goto unlock;
+	c.noio = memalloc_noio_save();
+	err = cut_freeze(&c);
+	if (err)
+		goto thaw;
+	err = cut_close(&c);
+	if (err)
+		goto open;
+	err = cut_put(&c);
+	if (err)
+		cut_undo(&c);
+open:
+	cut_open(&c);
+thaw:
+	cut_thaw(&c);
+	memalloc_noio_restore(c.noio);
+	for (i = 0; !err && i < req->nr; i++)
+		snap_event(req->vols[i], SNAPDIFF_EVENT_CREATED, req->out[i].number, 0, req->label);
+unlock:
+	cut_unlock(&c);
+	return err;
+}
+
+/* ---- delete, bookmark, pin, label --------------------------------------------------------------------- */
+
+/* Nothing in first..last may be in use. Return: how many there are, or -errno. */
+static int check_deletable(struct snap_volume *vol, u32 first, u32 last, struct netlink_ext_ack *extack)
+{
+	struct snap_gen gen;
+	u32 from = first;
+	int err, n = 0;
+
+	while (from <= last && !snap_store_gen_next(vol->store, from, &gen) && gen.number <= last) {
+		err = check_unused(vol, &gen, extack);
+		if (err)
+			return err;
+		n++;
+		if (gen.number == U32_MAX)
+			break;
+		from = gen.number + 1;
+	}
+	return n;
+}
+
+/**
+ * snap_gen_delete() - delete the generations @first..@last
+ *
+ * Those of a range that do not exist are skipped; if one of them is active or pinned none is deleted. Their space comes back in the background.
+ * Context: blocks for a commit; takes vol->control.
+ * Return: 0: durable; -ENOENT: there is none; -EBUSY; -EINVAL; -ENODEV; -EIO.
+ */
+int snap_gen_delete(struct snap_volume *vol, u32 first, u32 last, struct netlink_ext_ack *extack)
+{
+	char text[64];
+	int err, n;
+
+	if (!first || first > last) {
+		snap_refuse(extack, "%s@%u..%u: not a range", vol->name, first, last);
+		return -EINVAL;
+	}
+	err = control_enter(vol, extack);
+	if (err)
+		return err;
+	n = check_deletable(vol, first, last, extack);
+	if (n <= 0) {
+		err = n ?: -ENOENT;
+		if (!n && first == last)
+			snap_refuse(extack, "%s@%u: no such generation", vol->name, first);
+		else if (!n)
+			snap_refuse(extack, "%s@%u..%u: no such generations", vol->name, first, last);
+		goto out;
+	}
+	err = snap_store_del_gens(vol, first, last);
+	refuse_commit(vol, first, err, extack);
+	if (err)
+		goto out;
+	snprintf(text, sizeof(text), "%u..%u (%d generations)", first, last, n);
+	snap_event(vol, SNAPDIFF_EVENT_DELETED, first, 0, first == last ? NULL : text);
+out:
+	mutex_unlock(&vol->control);
+	return err;
+}
+
+/* Write the changed descriptor. It may have been given up meanwhile (see the head of the file). */
+static int put_changed(struct snap_volume *vol, const struct snap_gen *gen, enum snapdiff_event event, bool tell,
+		       struct netlink_ext_ack *extack)
+{
+	int err = snap_store_put_gen(vol, gen);
+
+	refuse_commit(vol, gen->number, err, extack);
+	if (!err && tell)
+		snap_event(vol, event, gen->number, 0, NULL);
+	return err;
+}
+
+/**
+ * snap_gen_bookmark() - give up the data of a generation, keep its changed set
+ *
+ * Nothing happens to one that is a bookmark already. Context: blocks for a commit; takes vol->control.
+ * Return: 0: durable; -ENOENT; -EBUSY: active or pinned; -EINVAL: lost; -ENODEV; -EIO.
+ */
+int snap_gen_bookmark(struct snap_volume *vol, u32 number, struct netlink_ext_ack *extack)
+{
+	struct snap_gen gen;
+	int err;
+
+	err = control_enter(vol, extack);
+	if (err)
+		return err;
+	err = find_gen(vol, number, &gen, extack);
+	if (err || gen.state == SNAPDIFF_GEN_BOOKMARK)
+		goto out;
+	if (gen.state == SNAPDIFF_GEN_LOST) {
+		snap_refuse(extack, "%s@%u: is lost", vol->name, number);
+		err = -EINVAL;
+		goto out;
+	}
+	err = check_unused(vol, &gen, extack);
+	if (err)
+		goto out;
+	gen.state = SNAPDIFF_GEN_BOOKMARK;
+	err = put_changed(vol, &gen, SNAPDIFF_EVENT_BOOKMARKED, true, extack);
+out:
+	mutex_unlock(&vol->control);
+	return err;
+}
+
+/**
+ * snap_gen_pin() - keep a generation from being deleted, and from being given up as long as there is another way; or allow it again
+ *
+ * Context: blocks for a commit; takes vol->control. Return: 0: durable; -ENOENT; -EINVAL: a lost one cannot be pinned; -ENODEV; -EIO.
+ */
+int snap_gen_pin(struct snap_volume *vol, u32 number, bool pinned, struct netlink_ext_ack *extack)
+{
+	struct snap_gen gen;
+	int err;
+
+	err = control_enter(vol, extack);
+	if (err)
+		return err;
+	err = find_gen(vol, number, &gen, extack);
+	if (err || pinned == !!(gen.flags & SNAPDIFF_GEN_F_PINNED))
+		goto out;
+	if (pinned && gen.state == SNAPDIFF_GEN_LOST) {
+		snap_refuse(extack, "%s@%u: is lost", vol->name, number);
+		err = -EINVAL;
+		goto out;
+	}
+	gen.flags ^= SNAPDIFF_GEN_F_PINNED;
+	err = put_changed(vol, &gen, pinned ? SNAPDIFF_EVENT_PINNED : SNAPDIFF_EVENT_UNPINNED, true, extack);
+out:
+	mutex_unlock(&vol->control);
+	return err;
+}
+
+/**
+ * snap_gen_label() - another label
+ * @label: at most SNAPDIFF_LABEL_MAX bytes; empty: none
+ *
+ * Context: blocks for a commit; takes vol->control. Return: 0: durable; -ENOENT; -ENODEV; -EIO.
+ */
+int snap_gen_label(struct snap_volume *vol, u32 number, const char *label, struct netlink_ext_ack *extack)
+{
+	struct snap_gen gen;
+	int err;
+
+	err = control_enter(vol, extack);
+	if (err)
+		return err;
+	err = find_gen(vol, number, &gen, extack);
+	if (err)
+		goto out;
+	strscpy_pad(gen.label, label, sizeof(gen.label));
+	err = put_changed(vol, &gen, 0, false, extack);
+out:
+	mutex_unlock(&vol->control);
+	return err;
+}
+
+/* ---- a full diff --------------------------------------------------------------------------------------- */
+
+/* Percent of what copies can use (the metadata's reserve is not part of it). */
+#define USED_LOW	80u	/* tell */
+#define USED_OK		75u	/* tell that it is over */
+#define USED_HIGH	95u	/* begin to drop */
+
+enum spare { SPARE_NONE, SPARE_IN_USE };
+
+/* The oldest live generation that may be given up, or 0. @live: how many live ones there are. */
+static u32 pick_oldest(struct snap_volume *vol, enum spare spare, unsigned int *live)
+{
+	struct snap_gen gen;
+	u32 from = 1, oldest = 0;
+
+	*live = 0;
+	while (from && !snap_store_gen_next(vol->store, from, &gen)) {
+		from = gen.number + 1;
+		if (gen.state != SNAPDIFF_GEN_LIVE)
+			continue;
+		++*live;
+		if (oldest)
+			continue;
+		if (spare == SPARE_IN_USE && ((gen.flags & SNAPDIFF_GEN_F_PINNED) || snap_virt_index(vol, gen.number) >= 0))
+			continue;
+		oldest = gen.number;
+	}
+	return oldest;
+}
+
+static void remember_loss(struct snap_volume *vol)
+{
+	struct snap_store_info info;
+
+	snap_store_info(vol->store, &info);
+	vol->space.lost_txid = info.txid;
+}
+
+static int lose_one(struct snap_volume *vol, u32 number, const char *why)
+{
+	int err = snap_store_lose_gens(vol, number, number, false);
+
+	if (err)
+		return err;
+	snap_count(vol, SNAP_C_LOST_GENS);
+	remember_loss(vol);
+	snap_event(vol, SNAPDIFF_EVENT_LOST, number, ENOSPC, why);
+	return 0;
+}
+
+static int lose_all(struct snap_volume *vol, unsigned int live, bool unknown)
+{
+	struct snap_summary sum;
+	char text[64];
+	int err;
+
+	snap_store_summary(vol->store, &sum);
+	err = snap_store_lose_gens(vol, 1, sum.highest, unknown);
+	if (err)
+		return err;
+	snap_count_add(vol, SNAP_C_LOST_GENS, live);
+	remember_loss(vol);
+	snprintf(text, sizeof(text), "all %u live generations, the differential volume is full", live);
+	snap_event(vol, SNAPDIFF_EVENT_LOST, 0, ENOSPC, text);
+	return 0;
+}
+
+/**
+ * snap_gen_make_room() - there is no room for a copy and nothing left to reclaim: give up generations
+ * @last_resort: whatever it costs
+ *
+ * Context: housekeeping work of the copy path; blocks for a commit; never takes vol->control.
+ * Return: 0: something has been given up, durably, or the store has failed: look at the summary again; -EAGAIN: nothing is left
+ * to give up.
+ */
+int snap_gen_make_room(struct snap_volume *vol, bool last_resort)
+{
+	unsigned int live;
+	u8 policy = READ_ONCE(vol->on_full);
+	u32 oldest = pick_oldest(vol, SPARE_IN_USE, &live);
+
+	if (!vol->space.full) {
+		vol->space.full = vol->space.low = true;
+		snap_event(vol, SNAPDIFF_EVENT_FULL, 0, ENOSPC, NULL);
+	}
+	if (!live)
+		return -EAGAIN;
+	if (last_resort || policy != SNAPDIFF_ON_FULL_DROP_OLDEST) {
+		lose_all(vol, live, policy == SNAPDIFF_ON_FULL_FAIL);
+		return 0;
+	}
+	if (!oldest)
+		oldest = pick_oldest(vol, SPARE_NONE, &live);
+	if (oldest)
+		lose_one(vol, oldest, "the differential volume is full");
+	return 0;
+}
+
+static unsigned int used_percent(const struct snap_store_info *info)
+{
+	u64 size = info->diff_size - min(info->diff_reserved, info->diff_size);
+	u64 free = info->diff_free - min(info->diff_reserved, info->diff_free);
+
+	if (!size || free >= size)
+		return 0;
+	return 100 - div64_u64(free * 100, size);
+}
+
+/*
+ * What was given up comes back a transaction or two later; before that the percentage says nothing about whether more has to go.
+ */
+static bool loss_settled(struct snap_volume *vol, const struct snap_store_info *info)
+{
+	return !vol->space.lost_txid || info->txid >= vol->space.lost_txid + 3;
+}
+
+/**
+ * snap_gen_check_space() - watermarks of the diff
+ *
+ * Context: housekeeping work of the copy path; may block for a commit; never takes vol->control.
+ */
+void snap_gen_check_space(struct snap_volume *vol)
+{
+	struct snap_store_info info;
+	unsigned int used, live;
+	char text[32];
+	u32 oldest;
+
+	if (snap_store_failed(vol->store))
+		return;
+	snap_store_info(vol->store, &info);
+	used = used_percent(&info);
+	snprintf(text, sizeof(text), "%u %% used", used);
+	if (used >= USED_LOW && !vol->space.low) {
+		vol->space.low = true;
+		snap_event(vol, SNAPDIFF_EVENT_LOW_SPACE, 0, 0, text);
+	}
+	if (used < USED_OK && vol->space.low) {
+		vol->space.low = vol->space.full = false;
+		snap_event(vol, SNAPDIFF_EVENT_SPACE_OK, 0, 0, text);
+	}
+	if (used < USED_HIGH || READ_ONCE(vol->on_full) != SNAPDIFF_ON_FULL_DROP_OLDEST || !loss_settled(vol, &info))
+		return;
+	oldest = pick_oldest(vol, SPARE_IN_USE, &live);
+	if (oldest && live > 1)
+		lose_one(vol, oldest, "the differential volume is nearly full");
+}
