@@ -32,7 +32,7 @@ static int run_diff(int argc, char **argv)
 	struct extent_printer *p;
 	struct snap_ref from;
 	struct snap_nl *nl;
-	uint32_t to;
+	uint32_t to = 0;
 	int rc = snap_opts(&cmd_diff, opts, &argc, &argv);
 	int err;
 
