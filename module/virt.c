@@ -35,6 +35,8 @@
 #include <linux/workqueue.h>
 #include "snapdiff.h"
 
+#define DM_MSG_PREFIX	SNAP_NAME
+
 #define VIRT_NAME		"snapvirt"
 #define VIRT_BIO_SECTORS	2048u	/* a larger bio is split */
 #define VIRT_BIO_CHUNKS		(VIRT_BIO_SECTORS / 8 + 1)	/* of 4 KiB, the smallest, when it starts inside one */
