@@ -277,10 +277,28 @@ static bool is_swap(dev_t dev)
 	return found;
 }
 
+/* "dm-3" as "/dev/mapper/NAME", anything else as "/dev/md0". */
+static void holder_name(const char *kernel_name, char *buf, size_t len)
+{
+	char path[300], name[200];
+	FILE *f;
+
+	snprintf(buf, len, "/dev/%s", kernel_name);
+	snprintf(path, sizeof(path), "/sys/block/%s/dm/name", kernel_name);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	if (fgets(name, sizeof(name), f)) {
+		name[strcspn(name, "\n")] = 0;
+		snprintf(buf, len, "/dev/mapper/%s", name);
+	}
+	fclose(f);
+}
+
 int snap_blk_holders(dev_t dev, char *buf, size_t len)
 {
+	char path[128], name[256];
 	struct dirent *d;
-	char path[128];
 	size_t used = 0;
 	int n = 0;
 	DIR *dir;
@@ -293,8 +311,9 @@ int snap_blk_holders(dev_t dev, char *buf, size_t len)
 	while ((d = readdir(dir))) {
 		if (d->d_name[0] == '.')
 			continue;
+		holder_name(d->d_name, name, sizeof(name));
 		if (used < len)
-			used += snprintf(buf + used, len - used, "%s%s", n ? ", " : "", d->d_name);
+			used += snprintf(buf + used, len - used, "%s%s", n ? ", " : "", name);
 		n++;
 	}
 	closedir(dir);
