@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Block groups and their bitmaps.
+ *
+ * Each block is in one of four states, kept in two bits of memory:
+ *
+ *	busy disk
+ *	  0    0	free
+ *	  1    0	taken: given out, but no transaction refers to it yet (or: dropped, see below)
+ *	  1    1	in use: the bitmap that the next transaction writes has it set
+ *	  0    1	never
+ *
+ *	take: free → taken		commit: taken → in use		untake: taken → free
+ *	drop: in use → dropped		release: dropped → free
+ *
+ * "Dropped" looks like "taken": the next transaction says that the block is free, but it may not be given out before that transaction is
+ * durable (a block of the last durable transaction is never overwritten) and before the last reader of an older version has gone.
+ * Who drops keeps the list (sd_version.retire); who takes, too. So a crash leaks nothing: neither commit groups that were in flight
+ * nor half a merge are in any bitmap on disk.
+ *
+ * Pages are loaded when needed; one with busy == disk and not dirty can be thrown out again.
+ * Only [M] calls come here: no locks.
+ */
+#include "internal.h"
+
+struct sd_bpage {
+	u64 disk[SD_BITMAP_WORDS];
+	u64 busy[SD_BITMAP_WORDS];
+	u32 pending;		/* bits with busy && !disk */
+};
+
+static u32 group_blocks(const struct sd_alloc *a, u32 group)
+{
+	return min_t(u64, SD_GROUP_BLOCKS, a->end - a->start - (u64)group * SD_GROUP_BLOCKS);
+}
+
+u32 sd_group_capacity(const struct sd_alloc *a, u32 group)
+{
+	return group_blocks(a, group) - 2;
+}
+
+static u64 group_addr(const struct sd_alloc *a, u32 group)
+{
+	return a->start + (u64)group * SD_GROUP_BLOCKS;
+}
+
+/* ---- words of bits ---------------------------------------------------------------------------- */
+
+static bool get_bit(const u64 *w, u32 n)
+{
+	return w[n / 64] >> (n % 64) & 1;
+}
+
+/* First bit >= n that is @value; SD_GROUP_BLOCKS if none. */
+static u32 find_bit(const u64 *w, u32 n, bool value)
+{
+	u64 flip = value ? 0 : ~0ull;
+	u32 i = n / 64;
+	u64 x;
+
+	if (n >= SD_GROUP_BLOCKS)
+		return SD_GROUP_BLOCKS;
+	x = (w[i] ^ flip) & (~0ull << (n % 64));
+	while (!x) {
+		if (++i == SD_BITMAP_WORDS)
+			return SD_GROUP_BLOCKS;
+		x = w[i] ^ flip;
+	}
+	return i * 64 + __ffs64(x);
+}
+
+static void fill_bits(u64 *w, u32 n, u32 nr, bool value)
+{
+	while (nr) {
+		u32 off = n % 64, len = min_t(u32, 64 - off, nr);
+		u64 mask = (len == 64 ? ~0ull : (1ull << len) - 1) << off;
+
+		if (value)
+			w[n / 64] |= mask;
+		else
+			w[n / 64] &= ~mask;
+		n += len;
+		nr -= len;
+	}
+}
+
+/* ---- pages ------------------------------------------------------------------------------------- */
+
+static void page_fresh(struct sd_alloc *a, u32 group, struct sd_bpage *p)
+{
+	u32 blocks = group_blocks(a, group);
+
+	memset(p, 0, sizeof(*p));
+	fill_bits(p->disk, 0, 2, true);
+	fill_bits(p->disk, blocks, SD_GROUP_BLOCKS - blocks, true);
+}
+
+static int page_read(struct sd_store *s, u32 group, struct sd_bpage *p)
+{
+	struct sd_ginfo *g = &s->alloc.g[group];
+	u64 addr = group_addr(&s->alloc, group) + (g->flags & SD_GROUP_D_COPY_B ? 1 : 0);
+	struct sd_disk_bitmap *b = sd_malloc(SD_BLOCK_SIZE);
+	u32 i, used = 0;
+	int err;
+
+	if (!b)
+		return -ENOMEM;
+	err = sd_block_read(s, addr, SD_MAGIC_BITMAP, 0, b);
+	if (!err && (u32)le64_to_cpu(b->hdr.txid) != g->txid) {
+		sd_complain_block(s, addr, "transaction of a bitmap", g->txid, le64_to_cpu(b->hdr.txid));
+		err = -EUCLEAN;
+	}
+	for (i = 0; !err && i < SD_BITMAP_WORDS; i++) {
+		p->disk[i] = le64_to_cpu(b->bits[i]);
+		used += hweight64(p->disk[i]);
+	}
+	if (!err && SD_GROUP_BLOCKS - used != g->free) {
+		sd_complain_block(s, addr, "free blocks of a group", g->free, SD_GROUP_BLOCKS - used);
+		err = -EUCLEAN;
+	}
+	sd_free(b);
+	return err;
+}
+
+static void evict_some(struct sd_alloc *a)
+{
+	u32 n = a->nr_groups;
+
+	while (a->nr_pages >= a->max_pages && n--) {
+		struct sd_ginfo *g = &a->g[a->clock];
+
+		a->clock = (a->clock + 1) % a->nr_groups;
+		if (!g->page || g->page->pending || g->dirty || g->in_step)
+			continue;
+		sd_free(g->page);
+		g->page = NULL;
+		a->nr_pages--;
+	}
+}
+
+int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page)
+{
+	struct sd_alloc *a = &s->alloc;
+	struct sd_ginfo *g = &a->g[group];
+	struct sd_bpage *p;
+	int err = 0;
+
+	if (!g->page) {
+		evict_some(a);
+		p = sd_malloc(sizeof(*p));
+		if (!p)
+			return -ENOMEM;
+		p->pending = 0;
+		if (g->flags & SD_GROUP_D_INIT)
+			err = page_read(s, group, p);
+		else
+			page_fresh(a, group, p);
+		if (err) {
+			sd_free(p);
+			return err;
+		}
+		memcpy(p->busy, p->disk, sizeof(p->busy));
+		g->page = p;
+		a->nr_pages++;
+	}
+	*page = g->page;
+	return 0;
+}
+
+/* ---- set-up ------------------------------------------------------------------------------------ */
+
+static void load_counts(struct sd_store *s, u32 group, const struct sd_disk_group_desc *d)
+{
+	struct sd_alloc *a = &s->alloc;
+	struct sd_ginfo *g = &a->g[group];
+
+	if (d && le16_to_cpu(d->flags) & SD_GROUP_D_INIT) {
+		g->txid = le32_to_cpu(d->txid);
+		g->free = min_t(u32, le16_to_cpu(d->free), sd_group_capacity(a, group));
+		g->flags = le16_to_cpu(d->flags);
+	} else {
+		g->free = sd_group_capacity(a, group);
+	}
+	g->avail = g->free;
+	a->free += g->free;
+	a->avail += g->avail;
+}
+
+int sd_alloc_init(struct sd_store *s)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 i;
+
+	a->g = sd_zalloc((size_t)a->nr_groups * sizeof(*a->g));
+	if (!a->g)
+		return -ENOMEM;
+	a->max_pages = 512;
+	a->meta_group = a->nr_groups - 1;
+	for (i = 0; i < a->nr_groups; i += SD_GROUPS_PER_ENTRY) {
+		const struct sd_disk_group_desc *d = sd_cat_get(s, SD_CAT_KEY(SD_CAT_GROUPS, i / SD_GROUPS_PER_ENTRY));
+		u32 k;
+
+		for (k = 0; k < SD_GROUPS_PER_ENTRY && i + k < a->nr_groups; k++)
+			load_counts(s, i + k, d ? &d[k] : NULL);
+	}
+	return 0;
+}
+
+void sd_alloc_exit(struct sd_store *s)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 i;
+
+	for (i = 0; a->g && i < a->nr_groups; i++)
+		sd_free(a->g[i].page);
+	sd_free(a->g);
+	a->g = NULL;
+}
+
+/* ---- taking -------------------------------------------------------------------------------------- */
+
+/* First free stretch of at least @unit blocks at or after @from. */
+static bool find_stretch(const struct sd_bpage *p, u32 from, u32 want, u32 unit, u32 *bit, u32 *len)
+{
+	u32 b = find_bit(p->busy, from, false);
+
+	while (b < SD_GROUP_BLOCKS) {
+		u32 e = find_bit(p->busy, b, true);
+
+		if (e - b >= unit) {
+			*bit = b;
+			*len = min(want, (e - b) / unit * unit);
+			return true;
+		}
+		b = find_bit(p->busy, e, false);
+	}
+	return false;
+}
+
+static void mark_taken(struct sd_alloc *a, u32 group, u32 bit, u32 len)
+{
+	struct sd_ginfo *g = &a->g[group];
+
+	fill_bits(g->page->busy, bit, len, true);
+	g->page->pending += len;
+	g->avail -= len;
+	a->avail -= len;
+}
+
+int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, u32 *got)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 *cur = meta ? &a->meta_group : &a->data_group;
+	u32 *cur_bit = meta ? &a->meta_bit : &a->data_bit;
+	u32 i, bit, len, group = *cur, from = *cur_bit;
+	struct sd_bpage *p;
+	int err;
+
+	if (!meta) {
+		if (a->avail < a->reserve + unit)
+			return -ENOSPC;
+		want = min_t(u64, want, (a->avail - a->reserve) / unit * unit);
+	}
+	/* The group of the cursor is looked at twice: from the cursor on, and at the end from its beginning. */
+	for (i = 0; i <= a->nr_groups; i++, from = 0) {
+		if (a->g[group].avail >= unit) {
+			err = sd_alloc_get_page(s, group, &p);
+			if (err)
+				return err;
+			if (find_stretch(p, from, want, unit, &bit, &len)) {
+				mark_taken(a, group, bit, len);
+				*cur = group;
+				*cur_bit = bit + len;
+				*addr = group_addr(a, group) + bit;
+				*got = len;
+				return 0;
+			}
+		}
+		if (meta)	/* metadata grows from the end, so that data stays in one piece */
+			group = group ? group - 1 : a->nr_groups - 1;
+		else
+			group = group + 1 < a->nr_groups ? group + 1 : 0;
+	}
+	return -ENOSPC;
+}
+
+int sd_alloc_take_list(struct sd_store *s, u64 want, struct sd_blocks *list)
+{
+	u32 got, i;
+	u64 addr;
+	int err = 0;
+
+	while (want) {
+		err = sd_alloc_take(s, min_t(u64, want, SD_GROUP_BLOCKS), 1, true, &addr, &got);
+		if (!err) {
+			err = sd_blocks_add(list, addr, got);
+			if (err)
+				sd_alloc_untake(s, addr, got);
+		}
+		if (err)
+			break;
+		want -= got;
+	}
+	if (!err)
+		return 0;
+	for (i = 0; i < list->nr; i++)
+		sd_alloc_untake(s, list->r[i].addr, list->r[i].nr);
+	sd_blocks_clear(list);
+	return err;
+}
+
+/* ---- state changes: one part of an extent a group ---------------------------------------------------- */
+
+static u32 split(const struct sd_alloc *a, u64 addr, u64 nr, u32 *group, u32 *bit)
+{
+	u64 off = addr - a->start;
+
+	*group = sd_div64(off, SD_GROUP_BLOCKS);
+	*bit = off - (u64)*group * SD_GROUP_BLOCKS;
+	return min_t(u64, nr, SD_GROUP_BLOCKS - *bit);
+}
+
+static bool outside(struct sd_store *s, u64 addr, u64 nr)
+{
+	const struct sd_alloc *a = &s->alloc;
+
+	if (addr >= a->start && addr < a->end && nr <= a->end - addr)
+		return false;
+	sd_complain_block(s, addr, "extent outside of the groups", a->end, addr + nr);
+	return true;
+}
+
+void sd_alloc_commit(struct sd_store *s, u64 addr, u64 nr)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 group, bit, len;
+
+	for (; nr; addr += len, nr -= len) {
+		struct sd_ginfo *g;
+
+		len = split(a, addr, nr, &group, &bit);
+		g = &a->g[group];
+		fill_bits(g->page->disk, bit, len, true);	/* taken pages are never evicted */
+		g->page->pending -= len;
+		g->free -= len;
+		a->free -= len;
+		g->dirty = true;
+	}
+}
+
+void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 group, bit, len;
+
+	for (; nr; addr += len, nr -= len) {
+		struct sd_ginfo *g;
+
+		len = split(a, addr, nr, &group, &bit);
+		g = &a->g[group];
+		fill_bits(g->page->busy, bit, len, false);
+		g->page->pending -= len;
+		g->avail += len;
+		a->avail += len;
+	}
+}
+
+void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr)
+{
+	sd_alloc_untake(s, addr, nr);
+}
+
+int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 group, bit, len;
+
+	if (outside(s, addr, nr))
+		return -EUCLEAN;
+	for (; nr; addr += len, nr -= len) {
+		struct sd_bpage *p;
+		int err;
+
+		len = split(a, addr, nr, &group, &bit);
+		err = sd_alloc_get_page(s, group, &p);
+		if (err)
+			return err;
+		if (find_bit(p->disk, bit, false) < bit + len) {
+			sd_complain_block(s, addr, "block freed that is not in use", 1, 0);
+			return -EUCLEAN;
+		}
+		fill_bits(p->disk, bit, len, false);
+		p->pending += len;
+		a->g[group].free += len;
+		a->g[group].dirty = true;
+		a->free += len;
+	}
+	return 0;
+}
+
+int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 group, bit, len, i;
+
+	if (outside(s, addr, nr))
+		return -EUCLEAN;
+	for (; nr; addr += len, nr -= len) {
+		struct sd_bpage *p;
+		int err;
+
+		len = split(a, addr, nr, &group, &bit);
+		err = sd_alloc_get_page(s, group, &p);
+		if (err)
+			return err;
+		for (i = bit; i < bit + len; i++) {
+			if (get_bit(p->disk, i))
+				continue;	/* a transaction since has it already */
+			mark_taken(a, group, i, 1);
+			sd_alloc_commit(s, group_addr(a, group) + i, 1);
+		}
+	}
+	return 0;
+}
+
+int sd_alloc_test(struct sd_store *s, u64 addr, bool *used)
+{
+	u32 group, bit;
+	struct sd_bpage *p;
+	int err;
+
+	split(&s->alloc, addr, 1, &group, &bit);
+	err = sd_alloc_get_page(s, group, &p);
+	if (!err)
+		*used = get_bit(p->disk, bit);
+	return err;
+}
+
+/* The image of a dirty group's bitmap for transaction @txid, into the copy that is not valid now; updates what the catalog will say. */
+void sd_alloc_encode(struct sd_store *s, u32 group, struct sd_disk_bitmap *out, u64 txid, u64 *addr)
+{
+	struct sd_ginfo *g = &s->alloc.g[group];
+	u32 i;
+
+	if (g->flags & SD_GROUP_D_INIT)
+		g->flags ^= SD_GROUP_D_COPY_B;
+	g->flags |= SD_GROUP_D_INIT;
+	g->txid = (u32)txid;
+	g->dirty = false;
+	*addr = group_addr(&s->alloc, group) + (g->flags & SD_GROUP_D_COPY_B ? 1 : 0);
+	for (i = 0; i < SD_BITMAP_WORDS; i++)
+		out->bits[i] = cpu_to_le64(g->page->disk[i]);
+	sd_block_seal(s, out, SD_MAGIC_BITMAP, *addr, txid);
+}

@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the files of the core know of each other.
+ *
+ *   block.c    headers of metadata blocks: seal, check, read
+ *   sb.c       superblocks, format
+ *   alloc.c    block groups and their bitmaps
+ *   catalog.c  the copy-on-write table of generations, runs, segments and groups
+ *   gens.c     generations: descriptors in the catalog, what is live, what is kept
+ *   mem.c      the in-memory table of records that are not in a run yet
+ *   run.c      runs: building, fetching
+ *   version.c  the immutable set of tables that readers use
+ *   iter.c     all tables as one sorted stream
+ *   map.c      lookups, windows, extents
+ *   journal.c  images of commit groups: building, reading
+ *   group.c    commit groups
+ *   recover.c  replay
+ *   merge.c    which runs to merge, one slice of a merge
+ *   step.c     transactions: checkpoint and merge slice made durable
+ *   open.c     open, attach, detach, close, fail
+ *   check.c    everything against everything
+ */
+#ifndef SNAPDIFF_CORE_INTERNAL_H
+#define SNAPDIFF_CORE_INTERNAL_H
+
+#include "core.h"
+#include "format.h"
+
+/* ---- block.c ---------------------------------------------------------------------------------- */
+
+void sd_complain(struct sd_store *s, const char *text);
+void sd_complain_block(struct sd_store *s, u64 addr, const char *what, u64 wanted, u64 found);
+
+/* Fill in the header (nr and level are the caller's) and the checksum of a 4 KiB block. */
+void sd_block_seal(struct sd_store *s, void *block, u32 magic, u64 addr, u64 txid);
+/* Is @block what it should be? 0 or -EUCLEAN, said once through complain(). @max_nr: bound of hdr.nr */
+int sd_block_check(struct sd_store *s, const void *block, u32 magic, u64 addr, u32 max_nr);
+/* Read into memory of the caller and check. [M] */
+int sd_block_read(struct sd_store *s, u64 addr, u32 magic, u32 max_nr, void *block);
+/* The same through the cache. [R] */
+int sd_block_get(struct sd_store *s, u64 addr, u32 magic, u32 max_nr, struct sd_buf *buf);
+void sd_block_put(struct sd_store *s, struct sd_buf *buf);
+
+/* ---- a list of block extents -------------------------------------------------------------------- */
+
+struct sd_blocks {
+	struct sd_blockrange { u64 addr, nr; } *r;
+	u32 nr, cap;
+};
+int sd_blocks_add(struct sd_blocks *l, u64 addr, u64 nr);	/* -ENOMEM; joins with the last one where it can */
+void sd_blocks_clear(struct sd_blocks *l);
+
+/* ---- alloc.c ------------------------------------------------------------------------------------- */
+
+struct sd_bpage;
+struct sd_ginfo {
+	struct sd_bpage *page;
+	u32 txid;		/* low half, of the valid copy */
+	u16 free;		/* as the bitmap on disk will say after the current transaction */
+	u16 avail;		/* blocks the allocator may give out */
+	u8 flags;		/* SD_GROUP_D_* */
+	bool dirty;		/* differs from the copy on disk */
+	bool in_step;		/* is being written by the current transaction */
+};
+
+struct sd_alloc {
+	struct sd_ginfo *g;
+	u32 nr_groups;
+	u64 start;		/* block of group 0 */
+	u64 end;		/* first block behind the device */
+	u64 free, avail;	/* sums */
+	u64 reserve;		/* data leaves so much for metadata */
+	u32 data_group, data_bit, meta_group, meta_bit;	/* where to look next */
+	u32 nr_pages, max_pages, clock;
+};
+
+int sd_alloc_init(struct sd_store *s);		/* counts come from the catalog */
+void sd_alloc_exit(struct sd_store *s);
+u32 sd_group_capacity(const struct sd_alloc *a, u32 group);	/* blocks beside the bitmaps */
+/*
+ * Take up to @want blocks, a multiple of @unit, as one extent. Returns the number taken in *@got, -ENOSPC or a device error.
+ * Data: leaves the reserve alone. The blocks are busy but not part of any transaction until sd_alloc_commit().
+ */
+int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, u32 *got);
+/* The same until @want blocks are there, into a list. On failure nothing is taken. */
+int sd_alloc_take_list(struct sd_store *s, u64 want, struct sd_blocks *list);
+void sd_alloc_commit(struct sd_store *s, u64 addr, u64 nr);	/* taken → part of the next transaction */
+void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr);	/* taken → free again */
+int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr);	/* part of a transaction → not of the next; still busy */
+void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr);	/* dropped → free again */
+int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr);	/* recovery: is in use by a replayed record */
+/* Is the block in use as of the last committed state? For check.c. */
+int sd_alloc_test(struct sd_store *s, u64 addr, bool *used);
+int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page);
+void sd_alloc_encode(struct sd_store *s, u32 group, struct sd_disk_bitmap *out, u64 txid, u64 *addr);
+
+/* ---- catalog.c ----------------------------------------------------------------------------------- */
+
+struct sd_cat_leaf {
+	u64 first;		/* no key in it is smaller; the index has it */
+	u64 addr;		/* 0: never written */
+	bool dirty;
+	bool in_step;		/* has got its new address in this transaction */
+	struct sd_disk_catalog *b;
+};
+
+struct sd_catalog {
+	struct sd_cat_leaf **leaf;
+	u32 nr, cap;
+	u64 *index_addr;	/* of the index blocks on disk */
+	bool *index_step;	/* has got its new address in this transaction */
+	u32 nr_index;
+	u32 layout_from;	/* index blocks from here on have changed; U32_MAX: none */
+};
+
+int sd_cat_load(struct sd_store *s);
+void sd_cat_exit(struct sd_store *s);
+void *sd_cat_get(struct sd_store *s, u64 key);			/* value, or NULL; valid until the next put or del */
+void *sd_cat_edit(struct sd_store *s, u64 key);			/* the same, and marked as changed */
+int sd_cat_put(struct sd_store *s, u64 key, const void *value);	/* -ENOMEM, -ENOSPC: catalog full */
+void sd_cat_del(struct sd_store *s, u64 key);
+void *sd_cat_next(struct sd_store *s, u64 from, u64 *key);	/* first entry with a key >= from, or NULL */
+void *sd_cat_prev(struct sd_store *s, u64 from, u64 *key);	/* last entry with a key <= from, or NULL */
+
+struct sd_writes;
+int sd_cat_place(struct sd_store *s, bool *changed);		/* give changed blocks new addresses (may dirty bitmaps) */
+int sd_cat_encode(struct sd_store *s, u64 txid, struct sd_writes *w);
+
+/* ---- gens.c --------------------------------------------------------------------------------------- */
+
+struct sd_gens {		/* sorted copies of the numbers, for the "still needed" rule */
+	u32 *live, *kept;
+	u32 nr_live, nr_kept;
+};
+int sd_gens_snapshot(struct sd_store *s, struct sd_gens *g);
+void sd_gens_free(struct sd_gens *g);
+u32 sd_gens_floor(const u32 *list, u32 nr, u32 gen);		/* greatest <= gen, 0 if none */
+void sd_gens_refresh(struct sd_store *s);			/* summary from the catalog */
+int sd_gens_apply_put(struct sd_store *s, const struct sd_disk_gen *d, u32 number);
+void sd_gens_apply_del(struct sd_store *s, u32 first, u32 last);
+void sd_gens_apply_lose(struct sd_store *s, u32 first, u32 last, bool unknown);
+void sd_gens_count_changed(struct sd_store *s, u32 gen, s64 n);	/* gen: of the records */
+void sd_gen_pack(struct sd_disk_gen *d, const struct sd_gen *g);
+void sd_gen_unpack(struct sd_gen *g, const struct sd_disk_gen *d, u32 number);
+
+/* ---- mem.c ---------------------------------------------------------------------------------------- */
+
+struct sd_mem;
+struct sd_mem *sd_mem_alloc(u32 records);
+void sd_mem_get(struct sd_mem *m);
+void sd_mem_put(struct sd_mem *m);		/* frees with the last reference */
+bool sd_mem_shared(struct sd_mem *m);		/* does anybody else hold it? */
+void sd_mem_reset(struct sd_mem *m);		/* empty again; not shared */
+u32 sd_mem_count(struct sd_mem *m);
+u32 sd_mem_room(struct sd_mem *m);		/* records that surely still fit */
+void sd_mem_gens(struct sd_mem *m, u32 *gen_min, u32 *gen_max);
+void sd_mem_insert(struct sd_mem *m, const struct sd_rec *rec);	/* one writer; readers at any time */
+u32 sd_mem_fetch(struct sd_mem *m, u64 chunk, u32 gen, struct sd_rec *recs, u32 max);
+
+/* ---- run.c ----------------------------------------------------------------------------------------- */
+
+struct sd_segment {
+	u64 first_chunk;
+	u64 root;
+	u64 records;
+	u32 levels;
+	u32 blocks;
+	u32 number;		/* in the catalog */
+};
+
+struct sd_run {			/* immutable but for flags, which only [M] looks at */
+	refcount_t ref;
+	u32 id;
+	u32 level;
+	u32 flags;		/* SD_RUN_F_* */
+	bool broken;		/* not to be merged in this attachment */
+	u32 merge_into;
+	u32 gen_min, gen_max;
+	u64 age, lo, records;
+	u32 nr_segs;
+	struct sd_segment seg[];
+};
+
+struct sd_run *sd_run_alloc(u32 nr_segs);
+void sd_run_put(struct sd_run *r);
+u32 sd_run_levels(u64 records);
+u64 sd_run_blocks(u64 records);			/* leaves and fences of one segment */
+/* Records with a key >= (chunk, gen), sorted, from one leaf. *nr == 0: none are left. [R] */
+int sd_run_fetch(struct sd_store *s, const struct sd_run *r, u64 chunk, u32 gen, struct sd_rec *recs, u32 max, u32 *nr);
+/* All blocks of a segment; for giving them back and for check. [R] */
+int sd_segment_blocks(struct sd_store *s, const struct sd_segment *seg, struct sd_blocks *list);
+int sd_run_store(struct sd_store *s, const struct sd_run *r);	/* run entry into the catalog */
+int sd_run_store_seg(struct sd_store *s, u32 run, const struct sd_segment *seg);
+int sd_run_load_all(struct sd_store *s, struct sd_version *v);
+
+struct sd_builder {
+	struct sd_store *s;
+	u64 txid;
+	const struct sd_blocks *space;
+	u32 space_i;
+	u64 space_off, used;
+	struct sd_disk_leaf *leaf;
+	struct sd_disk_fence *fence;	/* of the level being built */
+	u32 nr_fence, cap_fence;
+	void *buf;			/* blocks that wait for one write */
+	u64 buf_addr;
+	u32 buf_nr;
+	u64 records;
+	struct sd_segment seg;
+};
+int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const struct sd_blocks *space, u64 max_records);
+int sd_builder_add(struct sd_builder *b, const struct sd_rec *rec);
+int sd_builder_finish(struct sd_builder *b);	/* b->seg is then complete */
+void sd_builder_exit(struct sd_builder *b);
+
+/* ---- version.c -------------------------------------------------------------------------------------- */
+
+struct sd_version {
+	refcount_t ref;			/* the store holds one of the current version */
+	struct list_head list;		/* store->versions, oldest first */
+	struct sd_store *s;
+	struct sd_mem *active, *frozen;
+	struct sd_blocks retire;	/* free when this version and all older ones are gone */
+	u32 nr_runs;
+	struct sd_run **runs;		/* by age, oldest first */
+};
+struct sd_version *sd_version_alloc(struct sd_store *s, u32 nr_runs);
+struct sd_version *sd_version_clone(struct sd_version *v);
+void sd_version_swap(struct sd_store *s, struct sd_version *v);	/* v becomes current */
+void sd_version_reap(struct sd_store *s);
+void sd_version_discard(struct sd_version *v);			/* one that never became current */
+
+/* ---- iter.c ----------------------------------------------------------------------------------------- */
+
+#define SD_FETCH	64u
+struct sd_source {
+	const struct sd_run *run;	/* or */
+	struct sd_mem *mem;
+	u32 tag;			/* the caller's */
+	u32 pos, nr;
+	bool end;
+	struct sd_rec rec[SD_FETCH];
+};
+
+struct sd_iter {
+	struct sd_store *s;
+	u32 nr;
+	struct sd_source *src;
+};
+/* All tables of @v that can hold generations gen_min..gen_max */
+int sd_iter_init(struct sd_iter *it, struct sd_version *v, u32 gen_min, u32 gen_max);
+int sd_iter_init_empty(struct sd_iter *it, struct sd_store *s, u32 max_sources);
+void sd_iter_add(struct sd_iter *it, const struct sd_run *run, struct sd_mem *mem, u32 tag);
+int sd_iter_seek(struct sd_iter *it, u64 chunk, u32 gen);
+/* 1 and the next record, 0 at the end, -errno */
+int sd_iter_next(struct sd_iter *it, struct sd_rec *rec, u32 *tag);
+int sd_iter_peek(struct sd_iter *it, struct sd_rec *rec);
+void sd_iter_exit(struct sd_iter *it);
+
+/* ---- journal.c --------------------------------------------------------------------------------------- */
+
+struct sd_journal {
+	u64 start, blocks;
+	u64 tail, tail_seq;	/* first group to replay: absolute position, number */
+	u32 tail_crc;		/* of the image before it */
+	u64 head, next_seq;	/* of the next group to be sealed */
+	u32 head_crc;
+	u64 done, done_seq;	/* behind the last committed group; its number */
+	u32 done_crc;
+	u32 epoch;
+};
+
+u64 sd_journal_norm(const struct sd_journal *j, u64 pos);	/* skip the end if an image might not fit */
+u64 sd_journal_used(const struct sd_journal *j);
+bool sd_journal_room(const struct sd_journal *j);		/* for one more image of any size */
+/* Seal @image of @blocks blocks as the group at head; advances head. */
+void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_crc);
+/* Read the image expected at pos. 0; -ENODATA: the journal ends here; device error. @image: SD_GROUP_MAX_BLOCKS blocks. */
+int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_crc, void *image);
+
+/* ---- group.c, recover.c -------------------------------------------------------------------------------- */
+
+int sd_recover(struct sd_store *s, bool *dirty);
+void sd_group_pool_free(struct sd_store *s);
+
+/* ---- merge.c ------------------------------------------------------------------------------------------- */
+
+#define SD_MERGE_WIDTH	4u	/* so many neighbours of one level become one of the next */
+#define SD_MERGE_MAX	64u
+
+struct sd_merge {
+	struct sd_version *v;		/* referenced */
+	struct sd_run *in[SD_MERGE_MAX];
+	u32 nr_in;
+	struct sd_run *out;		/* the partial output, NULL in the first slice */
+	u32 out_id, level;
+	u64 age;
+	u64 from, to;			/* this slice: chunks [from, to); to is set by the slice */
+	bool last;
+	struct sd_gens gens;
+	struct sd_blocks space;		/* for the output */
+	struct sd_blocks freed;		/* blocks not referenced any more */
+	u64 max_records, stamp;
+	struct sd_builder b;
+	bool built;
+	u32 gen_min, gen_max;		/* of what was written */
+	struct { u32 gen; u64 n; } *shrink;	/* keys dropped, by generation of the record */
+	u32 nr_shrink, cap_shrink;
+	u32 *consumed;			/* per input: first segment that is still needed */
+};
+enum sd_work sd_merge_wanted(struct sd_store *s);
+/* 0 and *merge, -ENODATA: none wanted. [M] */
+int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge);
+int sd_merge_run(struct sd_merge *m, u64 txid);				/* [B] */
+int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *next);	/* [M]: catalog, bitmaps, runs of @next */
+void sd_merge_free(struct sd_store *s, struct sd_merge *m, bool failed);
+void sd_merge_garbage(struct sd_store *s, u32 gen);	/* records of this interval have become unneeded */
+
+/* ---- step.c ---------------------------------------------------------------------------------------------- */
+
+struct sd_writes {
+	struct sd_write { u64 addr; void *buf; } *w;	/* one block each, owned */
+	u32 nr, cap;
+};
+int sd_writes_add(struct sd_writes *w, u64 addr, void **buf);	/* a zeroed block to fill */
+
+struct sd_step {
+	struct sd_store *s;
+	u32 flags;
+	u64 txid;
+	struct sd_merge *merge;
+	bool freeze, prepared;
+	struct sd_mem *frozen;
+	struct sd_blocks run_space;
+	struct sd_run *run;		/* of the frozen table */
+	struct sd_writes writes;
+	struct sd_disk_super *super;
+	struct sd_version *next;	/* current when the step has ended */
+	struct sd_blocks retire;
+	u64 tail, tail_seq;
+	u32 tail_crc;
+};
+
+/* ---- sb.c, open.c ------------------------------------------------------------------------------------------ */
+
+struct sd_store {
+	struct sd_dev *dev;
+	struct sd_open_opts opts;
+	u8 uuid[SD_UUID_SIZE];
+	u32 chunk_size, chunk_blocks;
+	u64 nr_blocks, created_ns, primary_sectors;
+	u64 txid;
+	u64 next_id, next_age;
+	bool failed, was_clean, starved, mem_garbage;
+	enum sd_disk_state state;
+	u8 fingerprint[SD_FINGERPRINT_SIZE];
+	struct sd_summary sum;
+	u32 nr_gens;
+	u64 garbage_stamp;
+	struct sd_alloc alloc;
+	struct sd_catalog cat;
+	struct sd_journal j;
+	struct sd_version *cur;
+	struct list_head versions;
+	struct sd_mem *spare;
+	u32 mem_records, mem_promised;
+	struct sd_group *building;
+	struct list_head group_pool;
+	u32 group_pooled;
+	u64 catalog_seq;	/* of the superblock that was opened */
+	u32 slice_records;
+	struct sd_step *step;
+	u64 records_run;
+	u64 meta_written, journal_written, checkpoints, merges, replayed_groups, dropped_groups;
+};
+
+int sd_super_read(struct sd_store *s, struct sd_disk_super *super);
+void sd_super_encode(struct sd_store *s, struct sd_disk_super *super, u64 txid);
+int sd_super_write(struct sd_store *s, const struct sd_disk_super *super, u64 txid);	/* flushed */
+int sd_super_write_now(struct sd_store *s);	/* next txid, no change of the catalog */
+
+/* ---- check.c ------------------------------------------------------------------------------------------------ */
+
+struct sd_check_result {
+	u64 errors;
+	u64 blocks_used, blocks_leaked, blocks_missing, records, data_bad;
+};
+#define SD_CHECK_DATA	1u	/* also read all preserved chunks */
+/**
+ * sd_check() - [M] compare everything with everything: runs and their order, references of every block, bitmaps, counts
+ * No group in flight and no step. complain() says what is wrong. Needs a byte of memory for each 8 blocks. Return: 0 or -errno when it could not be done.
+ */
+int sd_check(struct sd_store *s, u32 flags, struct sd_check_result *res);
+
+#endif

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The journal: the logical redo log since the last checkpoint.
+ *
+ * A circle of blocks; each commit group is one image of 1 to 8 blocks that never crosses the end. Positions are absolute (blocks since format, skipped ends
+ * included), so that used = head - tail. A group is the next one of the log iff its sequence number, its epoch and the checksum of the image before it
+ * (a chain) are what they have to be; the first that is not ends the log.
+ *
+ *	tail ........ done ........ head
+ *	  committed     in flight     next to be sealed
+ *
+ * Data and image are written in parallel. Each image says which group was known durable when it was sealed (durable_seq); recovery trusts groups up
+ * to the highest such number it finds, and checks the data of later ones against the checksums in their records: what was not
+ * complete was not released either, so the primary still has the old content and the group is dropped with all behind it. New images are only written
+ * after a checkpoint with a new epoch, so what is left of dropped groups can never be taken for part of the log again.
+ */
+#include "internal.h"
+
+u64 sd_journal_norm(const struct sd_journal *j, u64 pos)
+{
+	u64 off = pos - sd_div64(pos, j->blocks) * j->blocks;
+
+	return j->blocks - off < SD_GROUP_MAX_BLOCKS ? pos + j->blocks - off : pos;
+}
+
+static u64 journal_addr(const struct sd_journal *j, u64 pos)
+{
+	return j->start + pos - sd_div64(pos, j->blocks) * j->blocks;
+}
+
+u64 sd_journal_used(const struct sd_journal *j)
+{
+	return j->head - j->tail;
+}
+
+bool sd_journal_room(const struct sd_journal *j)
+{
+	return sd_journal_norm(j, j->head) + SD_GROUP_MAX_BLOCKS - j->tail <= j->blocks;
+}
+
+void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_crc)
+{
+	struct sd_disk_journal *d = image;
+
+	d->hdr.nr = cpu_to_le16(blocks);
+	d->durable_seq = cpu_to_le64(s->j.done_seq);
+	d->epoch = cpu_to_le32(s->j.epoch);
+	d->prev_crc = cpu_to_le32(prev_crc);
+	d->payload = cpu_to_le32(payload);
+	sd_block_seal(s, image, SD_MAGIC_JOURNAL, journal_addr(&s->j, pos), seq);
+}
+
+int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_crc, void *image)
+{
+	struct sd_disk_journal *d = image;
+	u64 addr = journal_addr(&s->j, pos);
+	u32 nr;
+	int err = s->dev->ops->read(s->dev->ctx, addr, 1, image);
+
+	if (err)
+		return err;
+	nr = le16_to_cpu(d->hdr.nr);
+	if (le32_to_cpu(d->hdr.magic) != SD_MAGIC_JOURNAL || le64_to_cpu(d->hdr.txid) != seq || !nr || nr > SD_GROUP_MAX_BLOCKS ||
+	    le32_to_cpu(d->epoch) != s->j.epoch || le32_to_cpu(d->prev_crc) != prev_crc ||
+	    le32_to_cpu(d->payload) > nr * SD_BLOCK_SIZE - sizeof(*d))
+		return -ENODATA;
+	if (nr > 1)
+		err = s->dev->ops->read(s->dev->ctx, addr + 1, nr - 1, (u8 *)image + SD_BLOCK_SIZE);
+	if (!err && sd_block_check(s, image, SD_MAGIC_JOURNAL, addr, SD_GROUP_MAX_BLOCKS))
+		err = -ENODATA;
+	return err;
+}

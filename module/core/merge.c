@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Merging runs, and giving back what nobody needs.
+ *
+ * Which: four neighbours (by age) of one level become one run of the next level, so there are O(log n) runs; and a run that holds records nobody needs
+ * any more (a generation was deleted) is rewritten alone. Merging goes in slices of a bounded number of records; a slice is one transaction: the output gets one more
+ * segment, the inputs' run->lo moves up, segments of the inputs that are used up are freed. A reader sees either the versions before or after.
+ * After a crash the merge goes on where the last transaction left it (SD_RUN_F_PARTIAL, merge_into, lo are in the catalog).
+ *
+ * The rule, for the records g1 < g2 < … of a chunk, prev being the one before:
+ *	content needed	iff a live generation is in (prev, g]
+ *	key needed	iff g is the first record of a merged interval: the greatest kept generation <= g is > prev
+ *	neither		drop the record, free the data;  only the key: it becomes a MARK, the data is freed
+ * Records of older runs that are not being merged count as prev as well ("context": they are read, not written); only those of generations >= the
+ * greatest kept one below the inputs can matter. That prev itself may have been dropped earlier changes nothing: it was dropped because no
+ * live generation, and no beginning of an interval, lies between it and its own predecessor.
+ *
+ * Live and kept generations are those at the beginning of the slice. One that is deleted meanwhile flags the output again; new ones have higher
+ * numbers than any record here.
+ */
+#include "internal.h"
+
+#define SLICE_MAX_FREED	16384u
+#define NO_TAG		U32_MAX
+
+static u32 next_live(struct sd_store *s, u32 gen)
+{
+	struct sd_gen g;
+
+	while (gen != U32_MAX && !sd_gen_next(s, gen + 1, &g)) {
+		if (g.state == SD_GEN_LIVE)
+			return g.number;
+		gen = g.number;
+	}
+	return U32_MAX;
+}
+
+static void flag_runs(struct sd_store *s, struct sd_version *v, u32 from, u32 to)
+{
+	u32 i;
+
+	for (i = 0; v && i < v->nr_runs; i++) {
+		struct sd_run *r = v->runs[i];
+		struct sd_disk_run *d;
+
+		if (r->gen_max < from || r->gen_min >= to || r->flags & SD_RUN_F_PURGE)
+			continue;
+		r->flags |= SD_RUN_F_PURGE;
+		d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_RUN, r->id));
+		if (d)
+			d->flags |= cpu_to_le32(SD_RUN_F_PURGE);
+	}
+}
+
+/*
+ *	      p       gen        h (next live)
+ *	──────┼────────┼──────────┼─────►
+ *	               [ records of these generations may have lost their last reader )
+ */
+void sd_merge_garbage(struct sd_store *s, u32 gen)
+{
+	u32 to = next_live(s, gen);
+
+	s->garbage_stamp++;
+	s->mem_garbage = true;
+	flag_runs(s, s->cur, gen, to);
+	if (s->step && s->step->prepared)
+		flag_runs(s, s->step->next, gen, to);
+}
+
+/* ---- choosing -------------------------------------------------------------------------------------------- */
+
+static bool mergeable(const struct sd_run *r)
+{
+	return !r->broken && !r->merge_into && !(r->flags & SD_RUN_F_PARTIAL);
+}
+
+/* A merge that is under way: its output and inputs. */
+static bool pick_partial(struct sd_version *v, struct sd_merge *m)
+{
+	u32 i;
+
+	for (i = 0; i < v->nr_runs; i++)
+		if (v->runs[i]->flags & SD_RUN_F_PARTIAL && !v->runs[i]->broken)
+			m->out = v->runs[i];
+	if (!m->out)
+		return false;
+	for (i = 0; i < v->nr_runs && m->nr_in < SD_MERGE_MAX; i++)
+		if (v->runs[i]->merge_into == m->out->id)
+			m->in[m->nr_in++] = v->runs[i];
+	m->out_id = m->out->id;
+	m->level = m->out->level;
+	m->age = m->out->age;
+	m->from = m->nr_in ? m->in[0]->lo : U64_MAX;
+	return true;
+}
+
+static bool pick_tier(struct sd_version *v, struct sd_merge *m)
+{
+	u32 i, n = 0;
+
+	/* From the newest on: the first SD_MERGE_WIDTH neighbours of one level. Whole stretches of it, if there are more. */
+	for (i = v->nr_runs; i; i--) {
+		struct sd_run *r = v->runs[i - 1];
+
+		if (!mergeable(r) || (n && r->level != v->runs[i]->level))
+			n = 0;
+		if (!mergeable(r))
+			continue;
+		if (++n == SD_MERGE_WIDTH) {
+			while (i > 1 && n < SD_MERGE_MAX && mergeable(v->runs[i - 2]) && v->runs[i - 2]->level == r->level)
+				i--, n++;
+			break;
+		}
+	}
+	if (n < SD_MERGE_WIDTH)
+		return false;
+	for (m->nr_in = 0; m->nr_in < n; m->nr_in++)
+		m->in[m->nr_in] = v->runs[i - 1 + m->nr_in];
+	m->level = m->in[0]->level + 1;
+	return true;
+}
+
+static bool pick_purge(struct sd_version *v, struct sd_merge *m)
+{
+	u32 i;
+
+	for (i = 0; i < v->nr_runs; i++) {
+		if (!(v->runs[i]->flags & SD_RUN_F_PURGE) || !mergeable(v->runs[i]))
+			continue;
+		m->in[0] = v->runs[i];
+		m->nr_in = 1;
+		m->level = m->in[0]->level;
+		return true;
+	}
+	return false;
+}
+
+enum sd_work sd_merge_wanted(struct sd_store *s)
+{
+	struct sd_merge *m = sd_zalloc(sizeof(*m));
+	enum sd_work work = SD_WORK_NONE;
+
+	if (!m)
+		return SD_WORK_NONE;
+	if (pick_partial(s->cur, m) || pick_tier(s->cur, m))
+		work = SD_WORK_SOON;
+	else if (pick_purge(s->cur, m))
+		work = SD_WORK_IDLE;
+	sd_free(m);
+	return work;
+}
+
+static void merge_destroy(struct sd_store *s, struct sd_merge *m)
+{
+	sd_builder_exit(&m->b);
+	sd_blocks_clear(&m->space);
+	sd_blocks_clear(&m->freed);
+	sd_gens_free(&m->gens);
+	sd_free(m->shrink);
+	sd_free(m->consumed);
+	if (m->v)
+		sd_version_put(m->v);
+	sd_free(m);
+}
+
+/* Records of one chunk are never split over two slices: so many may come on top. */
+static u64 slice_room(struct sd_store *s, const struct sd_merge *m)
+{
+	u64 total = 0;
+	u32 i;
+
+	for (i = 0; i < m->nr_in; i++)
+		total += m->in[i]->records;
+	return min(total, (u64)s->slice_records + s->sum.highest) + 1;
+}
+
+int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
+{
+	struct sd_merge *m = sd_zalloc(sizeof(*m));
+	int err;
+
+	if (!m)
+		return -ENOMEM;
+	m->v = sd_version_get(s);
+	if (!pick_partial(m->v, m) && !pick_tier(m->v, m) && !(idle_too && pick_purge(m->v, m))) {
+		merge_destroy(s, m);
+		return -ENODATA;
+	}
+	if (!m->out) {
+		m->age = m->in[m->nr_in - 1]->age;
+		m->out_id = s->next_id;
+	}
+	m->stamp = s->garbage_stamp;
+	m->max_records = slice_room(s, m);
+	m->gen_min = U32_MAX;
+	m->consumed = sd_zalloc(max(m->nr_in, 1u) * sizeof(u32));
+	err = m->consumed ? sd_gens_snapshot(s, &m->gens) : -ENOMEM;
+	if (!err)
+		err = sd_alloc_take_list(s, sd_run_blocks(m->max_records), &m->space);
+	if (err) {
+		merge_destroy(s, m);
+		return err;
+	}
+	if (!m->out)
+		s->next_id++;
+	*merge = m;
+	return 0;
+}
+
+/* ---- one slice --------------------------------------------------------------------------------------------- */
+
+static int note_shrink(struct sd_merge *m, u32 gen)
+{
+	u32 i;
+
+	for (i = m->nr_shrink; i && m->nr_shrink - i < 8; i--) {
+		if (m->shrink[i - 1].gen == gen) {
+			m->shrink[i - 1].n++;
+			return 0;
+		}
+	}
+	if (m->nr_shrink == m->cap_shrink) {
+		u32 cap = m->cap_shrink ? 2 * m->cap_shrink : 64;
+		void *p = sd_malloc(cap * sizeof(*m->shrink));
+
+		if (!p)
+			return -ENOMEM;
+		if (m->nr_shrink)
+			memcpy(p, m->shrink, m->nr_shrink * sizeof(*m->shrink));
+		sd_free(m->shrink);
+		m->shrink = p;
+		m->cap_shrink = cap;
+	}
+	m->shrink[m->nr_shrink].gen = gen;
+	m->shrink[m->nr_shrink++].n = 1;
+	return 0;
+}
+
+static int merge_record(struct sd_merge *m, struct sd_rec *rec, u32 prev)
+{
+	struct sd_store *s = m->v->s;
+	bool content = sd_gens_floor(m->gens.live, m->gens.nr_live, rec->gen) > prev;
+	bool key = sd_gens_floor(m->gens.kept, m->gens.nr_kept, rec->gen) > prev;
+	int err = 0;
+
+	if (!content && rec->kind == SD_KIND_DATA)
+		err = sd_blocks_add(&m->freed, rec->addr, s->chunk_blocks);
+	if (err)
+		return err;
+	if (!key && !content)
+		return note_shrink(m, rec->gen);
+	if (!content) {
+		rec->kind = SD_KIND_MARK;
+		rec->addr = 0;
+		rec->crc = 0;
+	}
+	m->gen_min = min(m->gen_min, rec->gen);
+	m->gen_max = max(m->gen_max, rec->gen);
+	return sd_builder_add(&m->b, rec);
+}
+
+/* Older runs whose records may be the prev of the inputs' ones. */
+static void add_context(struct sd_iter *it, struct sd_merge *m)
+{
+	u32 i, k, gen_min = U32_MAX, kept;
+
+	for (i = 0; i < m->nr_in; i++)
+		gen_min = min(gen_min, m->in[i]->gen_min);
+	kept = sd_gens_floor(m->gens.kept, m->gens.nr_kept, gen_min);
+	for (i = 0; kept && i < m->v->nr_runs; i++) {
+		const struct sd_run *r = m->v->runs[i];
+		bool input = r == m->out;
+
+		for (k = 0; k < m->nr_in; k++)
+			input |= r == m->in[k];
+		if (!input && r->age < m->in[0]->age && r->gen_max >= kept)
+			sd_iter_add(it, r, NULL, NO_TAG);
+	}
+}
+
+static int merge_stream(struct sd_merge *m, struct sd_iter *it)
+{
+	struct sd_store *s = m->v->s;
+	u64 chunk = U64_MAX;
+	struct sd_rec rec;
+	u32 prev = 0, tag;
+	int ret;
+
+	while ((ret = sd_iter_peek(it, &rec)) > 0) {
+		if (rec.chunk != chunk) {
+			if (m->b.records >= s->slice_records || m->freed.nr >= SLICE_MAX_FREED) {
+				m->to = rec.chunk;
+				return 0;
+			}
+			chunk = rec.chunk;
+			prev = 0;
+		}
+		ret = sd_iter_next(it, &rec, &tag);
+		if (ret > 0 && tag != NO_TAG)
+			ret = merge_record(m, &rec, prev);
+		if (ret < 0)
+			return ret;
+		prev = rec.gen;
+	}
+	m->last = !ret;
+	m->to = U64_MAX;
+	return ret;
+}
+
+/* Segments of the inputs with no record left at or behind m->to. */
+static int free_consumed(struct sd_merge *m)
+{
+	struct sd_store *s = m->v->s;
+	u32 i, k;
+	int err = 0;
+
+	for (i = 0; !err && i < m->nr_in; i++) {
+		const struct sd_run *r = m->in[i];
+
+		for (k = 0; !err && k < r->nr_segs; k++) {
+			if (!m->last && (k + 1 == r->nr_segs || r->seg[k + 1].first_chunk > m->to))
+				break;
+			err = sd_segment_blocks(s, &r->seg[k], &m->freed);
+		}
+		m->consumed[i] = k;
+	}
+	return err;
+}
+
+static void mark_broken(struct sd_merge *m)
+{
+	u32 i;
+
+	for (i = 0; i < m->nr_in; i++)
+		m->in[i]->broken = true;
+	if (m->out)
+		m->out->broken = true;
+}
+
+int sd_merge_run(struct sd_merge *m, u64 txid)
+{
+	struct sd_store *s = m->v->s;
+	struct sd_iter it;
+	u32 i;
+	int err = sd_builder_init(&m->b, s, txid, &m->space, m->max_records);
+
+	if (!err)
+		err = sd_iter_init_empty(&it, s, m->v->nr_runs);
+	if (err)
+		return err;
+	for (i = 0; i < m->nr_in; i++)
+		sd_iter_add(&it, m->in[i], NULL, i);
+	if (m->nr_in)
+		add_context(&it, m);
+	err = sd_iter_seek(&it, m->from == U64_MAX ? U64_MAX : m->from, 0);
+	if (!err)
+		err = merge_stream(m, &it);
+	if (!err)
+		err = sd_builder_finish(&m->b);
+	if (!err)
+		err = free_consumed(m);
+	sd_iter_exit(&it);
+	if (err == -EUCLEAN || err == -EIO)
+		mark_broken(m);
+	return err;
+}
+
+/* ---- into the transaction ----------------------------------------------------------------------------------- */
+
+static int commit_space(struct sd_store *s, struct sd_merge *m)
+{
+	u64 left = m->b.used;
+	u32 i;
+
+	for (i = 0; i < m->space.nr; i++) {
+		struct sd_blockrange *r = &m->space.r[i];
+		u64 n = min(left, r->nr);
+
+		if (n)
+			sd_alloc_commit(s, r->addr, n);
+		if (n < r->nr)
+			sd_alloc_untake(s, r->addr + n, r->nr - n);
+		left -= n;
+	}
+	sd_blocks_clear(&m->space);
+	for (i = 0; i < m->freed.nr; i++) {
+		int err = sd_alloc_drop(s, m->freed.r[i].addr, m->freed.r[i].nr);
+
+		if (!err)
+			err = sd_blocks_add(&s->step->retire, m->freed.r[i].addr, m->freed.r[i].nr);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* The output as it is after this slice, or NULL with *err == 0 when it is empty. */
+static struct sd_run *make_output(struct sd_store *s, struct sd_merge *m, int *err)
+{
+	u32 old = m->out ? m->out->nr_segs : 0, nr = old + !!m->b.records;
+	struct sd_run *r = sd_run_alloc(nr);
+	u32 i;
+
+	*err = r ? 0 : -ENOMEM;
+	if (!r)
+		return NULL;
+	for (i = 0; i < old; i++)
+		r->seg[i] = m->out->seg[i];
+	if (m->b.records) {
+		r->seg[old] = m->b.seg;
+		r->seg[old].number = old ? r->seg[old - 1].number + 1 : 0;
+		*err = sd_run_store_seg(s, m->out_id, &r->seg[old]);
+	}
+	r->id = m->out_id;
+	r->level = m->level;
+	r->age = m->age;
+	r->gen_min = m->out ? min(m->out->gen_min, m->gen_min) : m->gen_min;
+	r->gen_max = m->out ? max(m->out->gen_max, m->gen_max) : m->gen_max;
+	r->records = (m->out ? m->out->records : 0) + m->b.records;
+	r->flags = m->out ? m->out->flags & SD_RUN_F_PURGE : 0;
+	if (s->garbage_stamp != m->stamp)
+		r->flags |= SD_RUN_F_PURGE;
+	if (!m->last)
+		r->flags |= SD_RUN_F_PARTIAL;
+	if (!*err && m->last && !r->nr_segs) {
+		sd_cat_del(s, SD_CAT_KEY(SD_CAT_RUN, r->id));
+		sd_run_put(r);
+		return NULL;
+	}
+	if (!*err)
+		*err = sd_run_store(s, r);
+	return r;
+}
+
+/* An input after this slice; NULL when it is used up. */
+static struct sd_run *trim_input(struct sd_store *s, struct sd_merge *m, u32 n, int *err)
+{
+	const struct sd_run *old = m->in[n];
+	u32 gone = m->consumed[n], i;
+	struct sd_run *r;
+
+	for (i = 0; i < gone; i++)
+		sd_cat_del(s, SD_CAT_KEY(SD_CAT_SEG, SD_CAT_SEG_ID(old->id, old->seg[i].number)));
+	if (m->last) {
+		sd_cat_del(s, SD_CAT_KEY(SD_CAT_RUN, old->id));
+		return NULL;
+	}
+	r = sd_run_alloc(old->nr_segs - gone);
+	if (!r) {
+		*err = -ENOMEM;
+		return NULL;
+	}
+	for (i = 0; i < r->nr_segs; i++)
+		r->seg[i] = old->seg[gone + i];
+	r->id = old->id;
+	r->level = old->level;
+	r->flags = old->flags;
+	r->gen_min = old->gen_min;
+	r->gen_max = old->gen_max;
+	r->age = old->age;
+	r->lo = m->to;
+	r->merge_into = m->out_id;
+	for (i = 0; i < r->nr_segs; i++)
+		r->records += r->seg[i].records;
+	*err = sd_run_store(s, r);
+	return r;
+}
+
+static u32 input_index(const struct sd_merge *m, const struct sd_run *r)
+{
+	u32 i;
+
+	for (i = 0; i < m->nr_in; i++)
+		if (m->in[i] == r)
+			return i;
+	return NO_TAG;
+}
+
+int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *next)
+{
+	struct sd_run *out;
+	u32 i, k = 0, n;
+	int err = commit_space(s, m);
+
+	if (err)
+		return err;
+	out = make_output(s, m, &err);
+	for (i = 0; !err && i < next->nr_runs; i++) {
+		struct sd_run *r = next->runs[i];
+
+		n = input_index(m, r);
+		if (n != NO_TAG || r == m->out) {
+			struct sd_run *with = NULL;
+
+			if (n != NO_TAG)
+				with = trim_input(s, m, n, &err);
+			if (r == m->in[m->nr_in - 1] && out) {	/* the output stands behind its newest input */
+				if (with)
+					next->runs[k++] = with;
+				with = out;
+				out = NULL;
+			}
+			sd_run_put(r);
+			if (with)
+				next->runs[k++] = with;
+			continue;
+		}
+		next->runs[k++] = r;
+	}
+	if (err)	/* the store fails; the version is thrown away, with what is left in it */
+		return err;
+	next->nr_runs = k;
+	for (i = 0; i < m->nr_shrink; i++)
+		sd_gens_count_changed(s, m->shrink[i].gen, -(s64)m->shrink[i].n);
+	s->merges++;
+	return 0;
+}
+
+void sd_merge_free(struct sd_store *s, struct sd_merge *m, bool failed)
+{
+	u32 i;
+
+	for (i = 0; failed && i < m->space.nr; i++)
+		sd_alloc_untake(s, m->space.r[i].addr, m->space.r[i].nr);
+	merge_destroy(s, m);
+}

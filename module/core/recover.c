@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Replay of the journal (journal.c has the argument). First pass: where the log ends, what was known durable. Second pass: apply, checking the data
+ * of the groups that were not; the first one with wrong data ends the log.
+ */
+#include "group.h"
+
+struct pass {
+	u64 pos, seq;
+	u32 crc;
+	void *image;
+};
+
+static void pass_start(struct sd_store *s, struct pass *p)
+{
+	p->pos = sd_journal_norm(&s->j, s->j.tail);
+	p->seq = s->j.tail_seq;
+	p->crc = s->j.tail_crc;
+}
+
+static int pass_read(struct sd_store *s, struct pass *p)
+{
+	p->pos = sd_journal_norm(&s->j, p->pos);
+	return sd_journal_read(s, p->pos, p->seq, p->crc, p->image);
+}
+
+static void pass_next(struct pass *p)
+{
+	const struct sd_disk_header *h = p->image;
+
+	p->pos += le16_to_cpu(h->nr);
+	p->crc = le32_to_cpu(h->crc);
+	p->seq++;
+}
+
+static u32 count_copies(const void *image)
+{
+	const struct sd_op_header *h;
+	u32 off = 0, n = 0;
+
+	while ((h = sd_group_next_op(image, &off)))
+		if (h->op == SD_OP_COPIES)
+			n += le16_to_cpu(h->count);
+	return n;
+}
+
+static int survey(struct sd_store *s, struct pass *p, u64 *groups, u64 *copies, u64 *durable)
+{
+	int err;
+
+	*groups = *copies = *durable = 0;
+	for (pass_start(s, p); !(err = pass_read(s, p)); pass_next(p)) {
+		const struct sd_disk_journal *d = p->image;
+
+		*durable = max(*durable, (u64)le64_to_cpu(d->durable_seq));
+		*copies += count_copies(p->image);
+		if (++*groups > s->j.blocks)
+			return -EUCLEAN;	/* cannot be: the circle would hold more images than blocks */
+	}
+	return err == -ENODATA ? 0 : err;
+}
+
+/* Is the data of all copies of the image what the records say? 0, -ENODATA (no), device error. */
+static int check_data(struct sd_store *s, const void *image, void *chunk)
+{
+	const struct sd_op_header *h;
+	u32 off = 0, i;
+	int err;
+
+	while ((h = sd_group_next_op(image, &off))) {
+		const struct sd_op_copies *op = (const void *)h;
+		const struct sd_op_copy *c = (const void *)(op + 1);
+		u64 addr = le64_to_cpu(op->addr);
+
+		for (i = 0; h->op == SD_OP_COPIES && i < le16_to_cpu(h->count); i++) {
+			if (le64_to_cpu(c[i].chunk) >> SD_WHERE_KIND_SHIFT != SD_KIND_DATA)
+				continue;
+			if (addr >= s->nr_blocks || s->nr_blocks - addr < s->chunk_blocks)
+				return -ENODATA;
+			err = s->dev->ops->read(s->dev->ctx, addr, s->chunk_blocks, chunk);
+			if (err)
+				return err;
+			if (crc32c(~0u, chunk, s->chunk_size) != le32_to_cpu(c[i].crc))
+				return -ENODATA;
+			addr += s->chunk_blocks;
+		}
+	}
+	return 0;
+}
+
+static int replay(struct sd_store *s, struct pass *p, u64 groups, u64 durable, u64 catalog_seq)
+{
+	void *chunk = sd_malloc(s->chunk_size);
+	u64 n;
+	int err = chunk ? 0 : -ENOMEM;
+
+	pass_start(s, p);
+	for (n = 0; !err && n < groups; n++) {
+		err = pass_read(s, p);
+		if (!err && p->seq > durable)
+			err = check_data(s, p->image, chunk);
+		if (!err)
+			err = sd_group_apply(s, p->image, s->cur->active,
+					     SD_APPLY_REPLAY | (p->seq > catalog_seq ? SD_APPLY_CATALOG : 0));
+		if (err)
+			break;
+		pass_next(p);
+	}
+	sd_free(chunk);
+	s->replayed_groups = n;
+	s->dropped_groups = groups - n;
+	return err == -ENODATA ? 0 : err;
+}
+
+/* *dirty: something was replayed or dropped; the log must be closed by a checkpoint before it goes on. */
+int sd_recover(struct sd_store *s, bool *dirty)
+{
+	struct pass p = { .image = sd_malloc(SD_GROUP_MAX_BLOCKS * SD_BLOCK_SIZE) };
+	u64 groups = 0, copies, durable;
+	int err = p.image ? survey(s, &p, &groups, &copies, &durable) : -ENOMEM;
+
+	if (!err && copies > s->mem_records) {
+		/* More than a table takes: only for this once, it becomes a run at once. */
+		sd_mem_put(s->cur->active);
+		s->cur->active = copies < U32_MAX / 8 ? sd_mem_alloc(copies) : NULL;
+		err = s->cur->active ? 0 : -ENOMEM;
+	}
+	if (!err)
+		err = replay(s, &p, groups, durable, s->catalog_seq);
+	if (!err) {
+		s->j.head = s->j.done = p.pos;
+		s->j.done_seq = p.seq - 1;
+		s->j.next_seq = p.seq;
+		s->j.head_crc = s->j.done_crc = p.crc;
+	}
+	sd_free(p.image);
+	*dirty = groups;
+	return err;
+}

@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Runs: immutable sorted tables of records.
+ *
+ * A run is a list of segments with disjoint, growing ranges of chunks; each segment is a static tree: leaves of 168 records, above them
+ * levels of fence blocks (first key, address), the root last. A segment is written once, in ascending order of the blocks it was given; the root is the last of
+ * them. Flushing the in-memory table makes a run of one segment, each slice of a merge appends one to its output.
+ *
+ * run->lo: records of smaller chunks have been merged into another run and are not to be looked for here.
+ */
+#include "internal.h"
+
+struct sd_run *sd_run_alloc(u32 nr_segs)
+{
+	struct sd_run *r = sd_zalloc(sizeof(*r) + nr_segs * sizeof(struct sd_segment));
+
+	if (r) {
+		refcount_set(&r->ref, 1);
+		r->nr_segs = nr_segs;
+	}
+	return r;
+}
+
+void sd_run_put(struct sd_run *r)
+{
+	if (r && refcount_dec_and_test(&r->ref))
+		sd_free(r);
+}
+
+u32 sd_run_levels(u64 records)
+{
+	u64 n = DIV_ROUND_UP(records, SD_LEAF_RECORDS);
+	u32 levels = 0;
+
+	for (; n > 1; n = DIV_ROUND_UP(n, SD_LEAF_RECORDS))
+		levels++;
+	return levels;
+}
+
+u64 sd_run_blocks(u64 records)
+{
+	u64 n = DIV_ROUND_UP(records, SD_LEAF_RECORDS), sum = n;
+
+	while (n > 1) {
+		n = DIV_ROUND_UP(n, SD_LEAF_RECORDS);
+		sum += n;
+	}
+	return sum;
+}
+
+static void rec_unpack(struct sd_rec *r, const struct sd_disk_record *d)
+{
+	u64 where = le64_to_cpu(d->where);
+
+	r->chunk = le64_to_cpu(d->chunk);
+	r->gen = le32_to_cpu(d->gen);
+	r->crc = le32_to_cpu(d->crc);
+	r->kind = where >> SD_WHERE_KIND_SHIFT;
+	r->addr = where & SD_WHERE_ADDR_MASK;
+}
+
+static void rec_pack(struct sd_disk_record *d, const struct sd_rec *r)
+{
+	d->chunk = cpu_to_le64(r->chunk);
+	d->gen = cpu_to_le32(r->gen);
+	d->crc = cpu_to_le32(r->crc);
+	d->where = cpu_to_le64((u64)r->kind << SD_WHERE_KIND_SHIFT | r->addr);
+}
+
+/* ---- fetching ---------------------------------------------------------------------------------------- */
+
+static bool fence_after(const struct sd_disk_fence *f, u64 chunk, u32 gen)
+{
+	u64 c = le64_to_cpu(f->chunk);
+
+	return c > chunk || (c == chunk && le32_to_cpu(f->gen) > gen);
+}
+
+/* The child that can hold the key; *next: the key where the following child begins, if there is one. */
+static u64 fence_find(const struct sd_disk_fences *b, u64 chunk, u32 gen, u64 *next_chunk, u32 *next_gen, bool *has_next)
+{
+	u32 lo = 0, hi = le16_to_cpu(b->hdr.nr);
+
+	while (hi - lo > 1) {
+		u32 mid = (lo + hi) / 2;
+
+		if (fence_after(&b->f[mid], chunk, gen))
+			hi = mid;
+		else
+			lo = mid;
+	}
+	if (lo + 1 < le16_to_cpu(b->hdr.nr)) {
+		*has_next = true;
+		*next_chunk = le64_to_cpu(b->f[lo + 1].chunk);
+		*next_gen = le32_to_cpu(b->f[lo + 1].gen);
+	}
+	return le64_to_cpu(b->f[lo].addr);
+}
+
+static u32 leaf_find(const struct sd_disk_leaf *b, u64 chunk, u32 gen)
+{
+	u32 lo = 0, hi = le16_to_cpu(b->hdr.nr);
+
+	while (lo < hi) {
+		u32 mid = (lo + hi) / 2;
+		u64 c = le64_to_cpu(b->rec[mid].chunk);
+
+		if (c < chunk || (c == chunk && le32_to_cpu(b->rec[mid].gen) < gen))
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static int check_level(struct sd_store *s, u64 addr, const void *block, u32 level)
+{
+	const struct sd_disk_header *h = block;
+
+	if (le16_to_cpu(h->level) == level && le16_to_cpu(h->nr))
+		return 0;
+	sd_complain_block(s, addr, "level of a fence block", level, le16_to_cpu(h->level));
+	return -EUCLEAN;
+}
+
+/*
+ * One descent. If the leaf that should hold the key ends before it, the first record is in the next leaf, whose first key a fence on the way
+ * gave: *again is set and the key replaced by it.
+ */
+static int segment_fetch(struct sd_store *s, const struct sd_segment *seg, u64 *chunk, u32 *gen, struct sd_rec *recs, u32 max,
+			 u32 *nr, bool *again)
+{
+	u64 addr = seg->root, next_chunk = 0;
+	bool has_next = false;
+	struct sd_buf buf;
+	u32 level, i, n, next_gen = 0;
+	int err;
+
+	*nr = 0;
+	*again = false;
+	for (level = seg->levels; level; level--) {
+		u64 child;
+
+		err = sd_block_get(s, addr, SD_MAGIC_FENCE, SD_LEAF_RECORDS, &buf);
+		if (err)
+			return err;
+		err = check_level(s, addr, buf.data, level);
+		child = err ? 0 : fence_find(buf.data, *chunk, *gen, &next_chunk, &next_gen, &has_next);
+		sd_block_put(s, &buf);
+		if (err)
+			return err;
+		addr = child;
+	}
+	err = sd_block_get(s, addr, SD_MAGIC_LEAF, SD_LEAF_RECORDS, &buf);
+	if (err)
+		return err;
+	n = le16_to_cpu(((const struct sd_disk_header *)buf.data)->nr);
+	for (i = leaf_find(buf.data, *chunk, *gen); i < n && *nr < max; i++)
+		rec_unpack(&recs[(*nr)++], &((const struct sd_disk_leaf *)buf.data)->rec[i]);
+	sd_block_put(s, &buf);
+	if (!*nr && has_next) {
+		*chunk = next_chunk;
+		*gen = next_gen;
+		*again = true;
+	}
+	return 0;
+}
+
+/* Last segment that begins at or before chunk; 0 if none does. */
+static u32 segment_find(const struct sd_run *r, u64 chunk)
+{
+	u32 lo = 0, hi = r->nr_segs;
+
+	while (hi - lo > 1) {
+		u32 mid = (lo + hi) / 2;
+
+		if (r->seg[mid].first_chunk <= chunk)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+int sd_run_fetch(struct sd_store *s, const struct sd_run *r, u64 chunk, u32 gen, struct sd_rec *recs, u32 max, u32 *nr)
+{
+	bool again;
+	u32 i;
+	int err;
+
+	*nr = 0;
+	if (!r->nr_segs)
+		return 0;
+	if (chunk < r->lo) {
+		chunk = r->lo;
+		gen = 0;
+	}
+	for (i = segment_find(r, chunk); i < r->nr_segs; i++) {
+		do {
+			err = segment_fetch(s, &r->seg[i], &chunk, &gen, recs, max, nr, &again);
+			if (err || *nr)
+				return err;
+		} while (again);
+	}
+	return 0;
+}
+
+static int collect_children(struct sd_store *s, u64 addr, u32 level, struct sd_blocks *list)
+{
+	const struct sd_disk_fences *b;
+	struct sd_buf buf;
+	u64 *child;
+	u32 i, n = 0;
+	int err = sd_block_get(s, addr, SD_MAGIC_FENCE, SD_LEAF_RECORDS, &buf);
+
+	if (err)
+		return err;
+	b = buf.data;
+	child = sd_malloc(SD_LEAF_RECORDS * sizeof(*child));
+	if (child)
+		for (n = 0; n < le16_to_cpu(b->hdr.nr); n++)
+			child[n] = le64_to_cpu(b->f[n].addr);
+	err = child ? check_level(s, addr, b, level) : -ENOMEM;
+	sd_block_put(s, &buf);	/* one buffer at a time, however high the tree */
+	for (i = 0; !err && i < n; i++) {
+		if (level > 1)
+			err = collect_children(s, child[i], level - 1, list);
+		if (!err)
+			err = sd_blocks_add(list, child[i], 1);
+	}
+	sd_free(child);
+	return err;
+}
+
+int sd_segment_blocks(struct sd_store *s, const struct sd_segment *seg, struct sd_blocks *list)
+{
+	int err = 0;
+
+	if (seg->levels)	/* 4 levels are 168^5 records: the recursion is bounded by the loader's check */
+		err = collect_children(s, seg->root, seg->levels, list);
+	return err ? err : sd_blocks_add(list, seg->root, 1);
+}
+
+/* ---- building ------------------------------------------------------------------------------------------ */
+
+#define BUF_BLOCKS	64u
+
+int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const struct sd_blocks *space, u64 max_records)
+{
+	memset(b, 0, sizeof(*b));
+	b->s = s;
+	b->txid = txid;
+	b->space = space;
+	b->cap_fence = DIV_ROUND_UP(max_records, SD_LEAF_RECORDS) + 1;
+	b->fence = sd_malloc(b->cap_fence * sizeof(*b->fence));
+	b->leaf = sd_zalloc(SD_BLOCK_SIZE);
+	b->buf = sd_malloc(BUF_BLOCKS * SD_BLOCK_SIZE);
+	if (b->fence && b->leaf && b->buf)
+		return 0;
+	sd_builder_exit(b);
+	return -ENOMEM;
+}
+
+void sd_builder_exit(struct sd_builder *b)
+{
+	sd_free(b->fence);
+	sd_free(b->leaf);
+	sd_free(b->buf);
+	b->fence = NULL;
+	b->leaf = NULL;
+	b->buf = NULL;
+}
+
+static int flush_buf(struct sd_builder *b)
+{
+	struct sd_store *s = b->s;
+	int err;
+
+	if (!b->buf_nr)
+		return 0;
+	err = s->dev->ops->write(s->dev->ctx, b->buf_addr, b->buf_nr, b->buf);
+	if (!err)
+		s->dev->ops->forget(s->dev->ctx, b->buf_addr, b->buf_nr);
+	s->meta_written += b->buf_nr;
+	b->buf_nr = 0;
+	return err;
+}
+
+static int next_addr(struct sd_builder *b, u64 *addr)
+{
+	while (b->space_i < b->space->nr && b->space_off == b->space->r[b->space_i].nr) {
+		b->space_i++;
+		b->space_off = 0;
+	}
+	if (WARN_ON_ONCE(b->space_i == b->space->nr))
+		return -ENOSPC;
+	*addr = b->space->r[b->space_i].addr + b->space_off++;
+	b->used++;
+	return 0;
+}
+
+/* Give @block its address, seal it, put it into the write buffer. */
+static int emit(struct sd_builder *b, void *block, u32 magic, u64 *addr)
+{
+	int err = next_addr(b, addr);
+
+	if (!err && b->buf_nr && (b->buf_nr == BUF_BLOCKS || b->buf_addr + b->buf_nr != *addr))
+		err = flush_buf(b);
+	if (err)
+		return err;
+	if (!b->buf_nr)
+		b->buf_addr = *addr;
+	sd_block_seal(b->s, block, magic, *addr, b->txid);
+	memcpy((u8 *)b->buf + (size_t)b->buf_nr++ * SD_BLOCK_SIZE, block, SD_BLOCK_SIZE);
+	b->seg.root = *addr;
+	return 0;
+}
+
+static int emit_leaf(struct sd_builder *b)
+{
+	struct sd_disk_fence *f = &b->fence[b->nr_fence];
+	u64 addr;
+	int err;
+
+	if (WARN_ON_ONCE(b->nr_fence == b->cap_fence))
+		return -ENOSPC;
+	f->chunk = b->leaf->rec[0].chunk;
+	f->gen = b->leaf->rec[0].gen;
+	f->reserved = 0;
+	err = emit(b, b->leaf, SD_MAGIC_LEAF, &addr);
+	f->addr = cpu_to_le64(addr);
+	b->nr_fence++;
+	memset(b->leaf, 0, SD_BLOCK_SIZE);
+	return err;
+}
+
+int sd_builder_add(struct sd_builder *b, const struct sd_rec *rec)
+{
+	u32 nr = le16_to_cpu(b->leaf->hdr.nr);
+	int err;
+
+	if (nr == SD_LEAF_RECORDS) {
+		err = emit_leaf(b);
+		if (err)
+			return err;
+		nr = 0;
+	}
+	if (!b->records++)
+		b->seg.first_chunk = rec->chunk;
+	rec_pack(&b->leaf->rec[nr], rec);
+	b->leaf->hdr.nr = cpu_to_le16(nr + 1);
+	return 0;
+}
+
+/* Fence blocks of one level; their own fences replace the ones they hold, from the front. */
+static int emit_fences(struct sd_builder *b, u32 level)
+{
+	struct sd_disk_fences *out = (struct sd_disk_fences *)b->leaf;
+	u32 i, n, k = 0;
+	u64 addr;
+	int err;
+
+	for (i = 0; i < b->nr_fence; i += n, k++) {
+		struct sd_disk_fence first = b->fence[i];
+
+		n = min_t(u32, SD_LEAF_RECORDS, b->nr_fence - i);
+		memset(out, 0, SD_BLOCK_SIZE);
+		memcpy(out->f, &b->fence[i], n * sizeof(*b->fence));
+		out->hdr.nr = cpu_to_le16(n);
+		out->hdr.level = cpu_to_le16(level);
+		err = emit(b, out, SD_MAGIC_FENCE, &addr);
+		if (err)
+			return err;
+		first.addr = cpu_to_le64(addr);
+		b->fence[k] = first;
+	}
+	b->nr_fence = k;
+	return 0;
+}
+
+int sd_builder_finish(struct sd_builder *b)
+{
+	u32 level = 0;
+	int err = 0;
+
+	if (!b->records)
+		return 0;
+	if (b->leaf->hdr.nr)
+		err = emit_leaf(b);
+	while (!err && b->nr_fence > 1)
+		err = emit_fences(b, ++level);
+	if (!err)
+		err = flush_buf(b);
+	b->seg.levels = level;
+	b->seg.records = b->records;
+	b->seg.blocks = b->used;
+	return err;
+}
+
+/* ---- in the catalog --------------------------------------------------------------------------------------- */
+
+int sd_run_store(struct sd_store *s, const struct sd_run *r)
+{
+	struct sd_disk_run d = {
+		.age = cpu_to_le64(r->age), .lo = cpu_to_le64(r->lo), .records = cpu_to_le64(r->records),
+		.gen_min = cpu_to_le32(r->gen_min), .gen_max = cpu_to_le32(r->gen_max), .level = cpu_to_le32(r->level),
+		.flags = cpu_to_le32(r->flags), .merge_into = cpu_to_le32(r->merge_into), .nr_segs = cpu_to_le32(r->nr_segs),
+	};
+
+	return sd_cat_put(s, SD_CAT_KEY(SD_CAT_RUN, r->id), &d);
+}
+
+int sd_run_store_seg(struct sd_store *s, u32 run, const struct sd_segment *seg)
+{
+	struct sd_disk_seg d = {
+		.first_chunk = cpu_to_le64(seg->first_chunk), .root = cpu_to_le64(seg->root), .records = cpu_to_le64(seg->records),
+		.levels = cpu_to_le32(seg->levels), .blocks = cpu_to_le32(seg->blocks),
+	};
+
+	return sd_cat_put(s, SD_CAT_KEY(SD_CAT_SEG, SD_CAT_SEG_ID(run, seg->number)), &d);
+}
+
+static int load_segs(struct sd_store *s, struct sd_run *r)
+{
+	u64 key, from = SD_CAT_KEY(SD_CAT_SEG, SD_CAT_SEG_ID(r->id, 0)), end = from + (1ull << 24);
+	const struct sd_disk_seg *d;
+	u32 i = 0;
+
+	for (; (d = sd_cat_next(s, from, &key)) && key < end && i < r->nr_segs; from = key + 1, i++) {
+		r->seg[i].number = (u32)(key & 0xffffff);
+		r->seg[i].first_chunk = le64_to_cpu(d->first_chunk);
+		r->seg[i].root = le64_to_cpu(d->root);
+		r->seg[i].records = le64_to_cpu(d->records);
+		r->seg[i].levels = le32_to_cpu(d->levels);
+		r->seg[i].blocks = le32_to_cpu(d->blocks);
+		if (r->seg[i].levels > 5 || (i && r->seg[i].first_chunk <= r->seg[i - 1].first_chunk)) {
+			sd_complain_block(s, r->seg[i].root, "segment of a run", i, r->seg[i].levels);
+			return -EUCLEAN;
+		}
+	}
+	if (i == r->nr_segs)
+		return 0;
+	sd_complain_block(s, 0, "segments of a run in the catalog", r->nr_segs, i);
+	return -EUCLEAN;
+}
+
+static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_run *d, int *err)
+{
+	u32 nr_segs = le32_to_cpu(d->nr_segs);
+	struct sd_run *r = nr_segs < 1u << 24 ? sd_run_alloc(nr_segs) : NULL;
+
+	if (!r) {
+		*err = -ENOMEM;
+		return NULL;
+	}
+	r->id = id;
+	r->age = le64_to_cpu(d->age);
+	r->lo = le64_to_cpu(d->lo);
+	r->records = le64_to_cpu(d->records);
+	r->gen_min = le32_to_cpu(d->gen_min);
+	r->gen_max = le32_to_cpu(d->gen_max);
+	r->level = le32_to_cpu(d->level);
+	r->flags = le32_to_cpu(d->flags);
+	r->merge_into = le32_to_cpu(d->merge_into);
+	*err = load_segs(s, r);
+	if (*err) {
+		sd_run_put(r);
+		return NULL;
+	}
+	return r;
+}
+
+/* Runs of the catalog into @v (whose array is large enough), by age; a partial output stands behind its inputs' newest. */
+int sd_run_load_all(struct sd_store *s, struct sd_version *v)
+{
+	u64 key, from = SD_CAT_KEY(SD_CAT_RUN, 0);
+	const struct sd_disk_run *d;
+	int err = 0;
+
+	for (v->nr_runs = 0; (d = sd_cat_next(s, from, &key)) && SD_CAT_TYPE(key) == SD_CAT_RUN; from = key + 1) {
+		struct sd_run *r = load_run(s, SD_CAT_ID(key), d, &err);
+		u32 i;
+
+		if (!r)
+			return err;
+		for (i = v->nr_runs; i && v->runs[i - 1]->age > r->age; i--)
+			v->runs[i] = v->runs[i - 1];
+		v->runs[i] = r;
+		v->nr_runs++;
+		s->next_age = max(s->next_age, r->age + 1);
+		s->records_run += r->records;
+	}
+	return 0;
+}

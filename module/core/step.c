@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Transactions: how merge slices and checkpoints become durable.
+ *
+ *	begin   [M]  what is to be done; blocks for a merge's output are taken
+ *	run     [B]  the merge slice reads its inputs and writes its output to the taken blocks
+ *	prepare [M]  the next state is made in memory: the in-memory table is frozen (if this is a checkpoint), the catalog changed, bitmaps too, and all
+ *		     blocks that changed are copied into step->writes. From here on the transaction must succeed or the store fails.
+ *	write   [B]  the frozen table's run, then the copies, flush; the superblock, flush. All that can fail comes before the superblock.
+ *	end     [M]  the next version becomes current; what the old one alone needed is given back when its last reader has gone
+ *
+ * Groups that are committed between prepare and end go into the new active table; their place in the journal is behind the tail that the new
+ * superblock names.
+ */
+#include "internal.h"
+
+int sd_writes_add(struct sd_writes *w, u64 addr, void **buf)
+{
+	if (w->nr == w->cap) {
+		u32 cap = w->cap ? 2 * w->cap : 32;
+		struct sd_write *p = sd_malloc(cap * sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		if (w->nr)
+			memcpy(p, w->w, w->nr * sizeof(*p));
+		sd_free(w->w);
+		w->w = p;
+		w->cap = cap;
+	}
+	*buf = sd_zalloc(SD_BLOCK_SIZE);
+	if (!*buf)
+		return -ENOMEM;
+	w->w[w->nr].addr = addr;
+	w->w[w->nr++].buf = *buf;
+	return 0;
+}
+
+static void writes_free(struct sd_writes *w)
+{
+	u32 i;
+
+	for (i = 0; i < w->nr; i++)
+		sd_free(w->w[i].buf);
+	sd_free(w->w);
+	memset(w, 0, sizeof(*w));
+}
+
+/* ---- what is to be done ------------------------------------------------------------------------------------ */
+
+static bool over(u64 used, u64 of, u32 eighths)
+{
+	return used * 8 >= of * eighths;
+}
+
+static enum sd_work checkpoint_wanted(struct sd_store *s)
+{
+	u64 used = sd_journal_used(&s->j);
+	u32 mem = sd_mem_count(s->cur->active) + s->mem_promised;
+
+	if (over(used, s->j.blocks, 6) || !sd_journal_room(&s->j) || over(mem, s->mem_records, 7))
+		return SD_WORK_NOW;
+	if (over(used, s->j.blocks, 4) || over(mem, s->mem_records, 4))
+		return SD_WORK_SOON;
+	return s->mem_garbage && sd_mem_count(s->cur->active) ? SD_WORK_IDLE : SD_WORK_NONE;
+}
+
+enum sd_work sd_background_work(struct sd_store *s)
+{
+	enum sd_work merge, work;
+
+	if (s->failed || s->step)
+		return SD_WORK_NONE;
+	sd_version_reap(s);
+	work = checkpoint_wanted(s);
+	if (work == SD_WORK_NOW)
+		return work;
+	merge = sd_merge_wanted(s);
+	work = max(work, merge);
+	return work && s->starved ? SD_WORK_NOW : work;
+}
+
+/* Blocks that prepare may take, at most. It must not run out of them. */
+static u64 prepare_needs(struct sd_store *s, bool freeze)
+{
+	u64 records = freeze ? (u64)s->mem_records + SD_GROUP_MAX_ITEMS * 8 : 0;
+
+	return sd_run_blocks(records) + 2ull * s->cat.nr + s->cat.nr_index + 16;
+}
+
+int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
+{
+	enum sd_work wanted;
+	struct sd_step *st;
+	int err;
+
+	if (s->failed)
+		return -EIO;
+	if (WARN_ON_ONCE(s->step))
+		return -EBUSY;
+	sd_version_reap(s);
+	wanted = checkpoint_wanted(s);
+	st = sd_zalloc(sizeof(*st));
+	if (!st)
+		return -ENOMEM;
+	st->s = s;
+	st->flags = flags;
+	st->txid = s->txid + 1;
+	st->freeze = flags & SD_STEP_CHECKPOINT || wanted != SD_WORK_NONE;
+	if (!(flags & SD_STEP_CHECKPOINT) && wanted != SD_WORK_NOW) {
+		err = sd_merge_begin(s, true, &st->merge);
+		if (err && err != -ENODATA && !st->freeze)
+			goto out;
+	}
+	if (st->freeze && sd_mem_shared(s->spare))
+		st->freeze = false;
+	err = st->merge ? 0 : flags & SD_STEP_CHECKPOINT || wanted != SD_WORK_NONE ? -EAGAIN : -ENODATA;
+	if (!st->freeze && !st->merge)
+		goto out;
+	err = -ENOSPC;
+	if (s->alloc.avail < prepare_needs(s, st->freeze) && st->merge) {
+		sd_merge_free(s, st->merge, true);
+		st->merge = NULL;
+	}
+	if (s->alloc.avail < prepare_needs(s, st->freeze) || (!st->freeze && !st->merge))
+		goto out;
+	s->step = st;
+	*step = st;
+	return 0;
+out:
+	if (st->merge)
+		sd_merge_free(s, st->merge, true);
+	sd_free(st);
+	return err;
+}
+
+int sd_step_run(struct sd_step *st)
+{
+	return st->merge ? sd_merge_run(st->merge, st->txid) : 0;
+}
+
+/* ---- prepare -------------------------------------------------------------------------------------------------- */
+
+/* The active table becomes the frozen one; readers see both. */
+static int freeze(struct sd_store *s, struct sd_step *st)
+{
+	struct sd_version *v;
+
+	if (sd_mem_count(s->cur->active)) {
+		v = sd_version_clone(s->cur);
+		if (!v)
+			return -ENOMEM;
+		sd_mem_reset(s->spare);
+		v->frozen = v->active;		/* the reference moves along */
+		v->active = s->spare;		/* the store's reference becomes the version's */
+		st->frozen = v->frozen;
+		sd_mem_get(st->frozen);
+		s->spare = NULL;
+		sd_version_swap(s, v);
+	}
+	st->tail = s->j.done;
+	st->tail_seq = s->j.done_seq + 1;
+	st->tail_crc = s->j.done_crc;
+	return 0;
+}
+
+/* Descriptor of the run that the frozen table will be. Its blocks are filled from the first on, so the root is the last one. */
+static int plan_run(struct sd_store *s, struct sd_step *st)
+{
+	u64 records = sd_mem_count(st->frozen), blocks = sd_run_blocks(records);
+	const struct sd_blockrange *last;
+	struct sd_rec first;
+	struct sd_run *r;
+	u32 i;
+	int err = sd_alloc_take_list(s, blocks, &st->run_space);
+
+	if (err)
+		return err;
+	for (i = 0; i < st->run_space.nr; i++)
+		sd_alloc_commit(s, st->run_space.r[i].addr, st->run_space.r[i].nr);
+	r = sd_run_alloc(1);
+	if (!r)
+		return -ENOMEM;
+	st->run = r;
+	last = &st->run_space.r[st->run_space.nr - 1];
+	sd_mem_fetch(st->frozen, 0, 0, &first, 1);
+	sd_mem_gens(st->frozen, &r->gen_min, &r->gen_max);
+	r->id = s->next_id++;
+	r->age = s->next_age++;
+	r->records = records;
+	r->flags = s->mem_garbage ? SD_RUN_F_PURGE : 0;
+	s->mem_garbage = false;
+	r->seg[0].first_chunk = first.chunk;
+	r->seg[0].root = last->addr + last->nr - 1;
+	r->seg[0].records = records;
+	r->seg[0].levels = sd_run_levels(records);
+	r->seg[0].blocks = blocks;
+	err = sd_run_store(s, r);
+	return err ? err : sd_run_store_seg(s, r->id, &r->seg[0]);
+}
+
+/* Groups whose bitmap has changed: it is part of this transaction, and so is the catalog entry with its count. */
+static int place_groups(struct sd_store *s, bool *changed)
+{
+	static const u8 none[SD_CAT_VALUE];
+	struct sd_alloc *a = &s->alloc;
+	u32 i;
+	int err;
+
+	for (i = 0; i < a->nr_groups; i++) {
+		u64 key = SD_CAT_KEY(SD_CAT_GROUPS, i / SD_GROUPS_PER_ENTRY);
+
+		if (!a->g[i].dirty || a->g[i].in_step)
+			continue;
+		a->g[i].in_step = true;
+		*changed = true;
+		if (sd_cat_edit(s, key))
+			continue;
+		err = sd_cat_put(s, key, none);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int encode_groups(struct sd_store *s, struct sd_step *st)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 i;
+	int err;
+
+	for (i = 0; i < a->nr_groups; i++) {
+		struct sd_disk_group_desc *d;
+		void *buf;
+		u64 addr;
+
+		if (!a->g[i].in_step)
+			continue;
+		err = sd_writes_add(&st->writes, 0, &buf);
+		if (err)
+			return err;
+		sd_alloc_encode(s, i, buf, st->txid, &addr);
+		st->writes.w[st->writes.nr - 1].addr = addr;
+		a->g[i].in_step = false;
+		d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_GROUPS, i / SD_GROUPS_PER_ENTRY));
+		d += i % SD_GROUPS_PER_ENTRY;
+		d->txid = cpu_to_le32(a->g[i].txid);
+		d->free = cpu_to_le16(a->g[i].free);
+		d->flags = cpu_to_le16(a->g[i].flags);
+	}
+	return 0;
+}
+
+static int place_all(struct sd_store *s)
+{
+	bool changed;
+	int err;
+
+	do {
+		changed = false;
+		err = place_groups(s, &changed);
+		if (!err)
+			err = sd_cat_place(s, &changed);
+	} while (!err && changed);
+	return err;
+}
+
+int sd_step_prepare(struct sd_step *st)
+{
+	struct sd_store *s = st->s;
+	struct sd_version *next;
+	int err = 0;
+
+	if (s->failed)
+		return -EIO;
+	st->prepared = true;
+	st->tail = s->j.tail;
+	st->tail_seq = s->j.tail_seq;
+	st->tail_crc = s->j.tail_crc;
+	if (st->freeze)
+		err = freeze(s, st);
+	if (err)
+		return err;
+	next = st->next = sd_version_clone(s->cur);
+	if (!next)
+		return -ENOMEM;
+	if (st->merge)
+		err = sd_merge_apply(s, st->merge, next);
+	if (!err && st->frozen) {
+		sd_mem_put(next->frozen);
+		next->frozen = NULL;
+		err = plan_run(s, st);
+		if (!err) {
+			next->runs[next->nr_runs++] = st->run;
+			refcount_inc(&st->run->ref);
+		}
+	}
+	if (!err)
+		err = place_all(s);
+	if (!err)
+		err = encode_groups(s, st);
+	if (!err)
+		err = sd_cat_encode(s, st->txid, &st->writes);
+	if (err)
+		return err;
+	st->super = sd_zalloc(SD_BLOCK_SIZE);
+	if (!st->super)
+		return -ENOMEM;
+	sd_super_encode(s, st->super, st->txid);
+	st->super->journal_tail = cpu_to_le64(st->tail);
+	st->super->journal_seq = cpu_to_le64(st->tail_seq);
+	st->super->journal_crc = cpu_to_le32(st->tail_crc);
+	return 0;
+}
+
+/* ---- write, end --------------------------------------------------------------------------------------------------- */
+
+static int write_run(struct sd_step *st)
+{
+	struct sd_rec recs[SD_FETCH / 2];
+	struct sd_builder b;
+	u64 chunk = 0;
+	u32 gen = 0, i, n;
+	int err = sd_builder_init(&b, st->s, st->txid, &st->run_space, st->run->records);
+
+	while (!err && (n = sd_mem_fetch(st->frozen, chunk, gen, recs, ARRAY_SIZE(recs)))) {
+		for (i = 0; !err && i < n; i++)
+			err = sd_builder_add(&b, &recs[i]);
+		chunk = recs[n - 1].chunk + (recs[n - 1].gen == U32_MAX);
+		gen = recs[n - 1].gen + 1;
+	}
+	if (!err)
+		err = sd_builder_finish(&b);
+	if (!err && WARN_ON_ONCE(b.seg.root != st->run->seg[0].root || b.used != st->run->seg[0].blocks))
+		err = -EUCLEAN;
+	sd_builder_exit(&b);
+	return err;
+}
+
+int sd_step_write(struct sd_step *st)
+{
+	struct sd_store *s = st->s;
+	const struct sd_dev_ops *ops = s->dev->ops;
+	int err = st->frozen ? write_run(st) : 0;
+	u32 i;
+
+	for (i = 0; !err && i < st->writes.nr; i++) {
+		err = ops->write(s->dev->ctx, st->writes.w[i].addr, 1, st->writes.w[i].buf);
+		if (!err)
+			ops->forget(s->dev->ctx, st->writes.w[i].addr, 1);
+	}
+	s->meta_written += st->writes.nr;
+	if (!err)
+		err = ops->flush(s->dev->ctx);
+	if (!err)
+		err = sd_super_write(s, st->super, st->txid);
+	return err;
+}
+
+/* The transaction is durable: what it replaced may go when nobody reads it any more. */
+static void step_done(struct sd_store *s, struct sd_step *st)
+{
+	struct sd_version *old = s->cur;
+	u64 records = 0;
+	u32 i;
+
+	s->txid = st->txid;
+	s->j.tail = st->tail;
+	s->j.tail_seq = st->tail_seq;
+	s->j.tail_crc = st->tail_crc;
+	old->retire = st->retire;
+	memset(&st->retire, 0, sizeof(st->retire));
+	sd_version_swap(s, st->next);
+	st->next = NULL;
+	if (st->frozen) {
+		s->spare = st->frozen;	/* usable when the readers of older versions have gone */
+		st->frozen = NULL;
+		s->checkpoints++;
+	}
+	for (i = 0; i < s->cur->nr_runs; i++)
+		records += s->cur->runs[i]->records;
+	s->records_run = records;
+	s->starved = false;
+	sd_version_reap(s);
+}
+
+int sd_step_end(struct sd_step *st, int err)
+{
+	struct sd_store *s = st->s;
+
+	if (!err && s->failed)
+		err = -EIO;
+	s->step = NULL;
+	if (!err) {
+		step_done(s, st);
+	} else if (st->prepared) {
+		sd_store_fail(s);
+		if (st->frozen && !s->spare) {
+			s->spare = st->frozen;
+			st->frozen = NULL;
+		}
+	}
+	if (st->merge)
+		sd_merge_free(s, st->merge, err);
+	sd_mem_put(st->frozen);
+	sd_run_put(st->run);
+	sd_version_discard(st->next);
+	sd_blocks_clear(&st->run_space);
+	sd_blocks_clear(&st->retire);
+	writes_free(&st->writes);
+	sd_free(st->super);
+	sd_free(st);
+	return err;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The language of the portable core: kernel headers, or userspace/shim/sdshim.h which gives the same names. */
+#ifndef SNAPDIFF_CORE_SYS_H
+#define SNAPDIFF_CORE_SYS_H
+
+#ifdef __KERNEL__
+#include <linux/bitops.h>
+#include <linux/build_bug.h>
+#include <linux/crc32c.h>
+#include <linux/errno.h>
+#include <linux/kernel.h>
+#include <linux/limits.h>
+#include <linux/list.h>
+#include <linux/log2.h>
+#include <linux/math64.h>
+#include <linux/minmax.h>
+#include <linux/mm.h>
+#include <linux/refcount.h>
+#include <linux/slab.h>
+#include <linux/stddef.h>
+#include <linux/string.h>
+#include <linux/types.h>
+#include <linux/vmalloc.h>
+
+/* The caller is inside memalloc_noio_save() wherever that matters. */
+static inline void *sd_zalloc(size_t size)
+{
+	return kvzalloc(size, GFP_KERNEL);
+}
+
+static inline void *sd_malloc(size_t size)
+{
+	return kvmalloc(size, GFP_KERNEL);
+}
+
+static inline void sd_free(const void *p)
+{
+	kvfree(p);
+}
+
+static inline u64 sd_div64(u64 a, u32 b)
+{
+	return div_u64(a, b);
+}
+
+#else
+#include "sdshim.h"
+#endif
+
+#endif

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Versions: what readers hold while they read.
+ *
+ * A version is the set of tables that together are the mapping: the active in-memory table, the frozen one while a checkpoint writes it, the runs.
+ * All but the active table are immutable, and that one only grows. Versions stand in a list, oldest first; only [M] calls change it. A reader takes a reference of the
+ * current one and drops it; nothing else. sd_version_reap() frees the versions at the head of the list that nobody holds, and gives back the blocks that no later
+ * version refers to.
+ */
+#include "internal.h"
+
+struct sd_version *sd_version_alloc(struct sd_store *s, u32 nr_runs)
+{
+	struct sd_version *v = sd_zalloc(sizeof(*v));
+
+	if (!v)
+		return NULL;
+	v->runs = sd_zalloc((nr_runs + 1) * sizeof(*v->runs));
+	if (!v->runs) {
+		sd_free(v);
+		return NULL;
+	}
+	refcount_set(&v->ref, 1);
+	INIT_LIST_HEAD(&v->list);
+	v->s = s;
+	return v;
+}
+
+/* Room for two more runs than @v has. */
+struct sd_version *sd_version_clone(struct sd_version *v)
+{
+	struct sd_version *c = sd_version_alloc(v->s, v->nr_runs + 2);
+	u32 i;
+
+	if (!c)
+		return NULL;
+	c->active = v->active;
+	sd_mem_get(c->active);
+	c->frozen = v->frozen;
+	if (c->frozen)
+		sd_mem_get(c->frozen);
+	for (i = 0; i < v->nr_runs; i++) {
+		c->runs[i] = v->runs[i];
+		refcount_inc(&c->runs[i]->ref);
+	}
+	c->nr_runs = v->nr_runs;
+	return c;
+}
+
+void sd_version_discard(struct sd_version *v)
+{
+	u32 i;
+
+	if (!v)
+		return;
+	for (i = 0; i < v->nr_runs; i++)
+		sd_run_put(v->runs[i]);
+	sd_mem_put(v->active);
+	sd_mem_put(v->frozen);
+	sd_blocks_clear(&v->retire);
+	sd_free(v->runs);
+	sd_free(v);
+}
+
+void sd_version_swap(struct sd_store *s, struct sd_version *v)
+{
+	struct sd_version *old = s->cur;
+
+	list_add_tail(&v->list, &s->versions);
+	if (s->dev->ops->version_lock)
+		s->dev->ops->version_lock(s->dev->ctx);
+	WRITE_ONCE(s->cur, v);
+	if (s->dev->ops->version_unlock)
+		s->dev->ops->version_unlock(s->dev->ctx);
+	if (old)
+		sd_version_put(old);
+}
+
+void sd_version_reap(struct sd_store *s)
+{
+	u32 i;
+
+	while (!list_empty(&s->versions)) {
+		struct sd_version *v = list_first_entry(&s->versions, struct sd_version, list);
+
+		if (v == s->cur || refcount_read(&v->ref))
+			break;
+		for (i = 0; i < v->retire.nr; i++)
+			sd_alloc_release(s, v->retire.r[i].addr, v->retire.r[i].nr);
+		list_del(&v->list);
+		sd_version_discard(v);
+	}
+}
+
+struct sd_version *sd_version_get(struct sd_store *s)
+{
+	struct sd_version *v;
+
+	if (s->dev->ops->version_lock)
+		s->dev->ops->version_lock(s->dev->ctx);
+	v = s->cur;
+	refcount_inc(&v->ref);
+	if (s->dev->ops->version_unlock)
+		s->dev->ops->version_unlock(s->dev->ctx);
+	return v;
+}
+
+void sd_version_put(struct sd_version *v)
+{
+	/* Whoever mutates next finds it at zero: freeing here would need the store lock. */
+	if (refcount_dec_and_test(&v->ref))
+		return;
+}
+
+bool sd_version_is_current(struct sd_version *v)
+{
+	return READ_ONCE(v->s->cur) == v;
+}
