@@ -297,7 +297,7 @@ static void holder_name(const char *kernel_name, char *buf, size_t len)
 
 int snap_blk_holders(dev_t dev, char *buf, size_t len)
 {
-	char path[128], name[256];
+	char path[128], name[280];
 	struct dirent *d;
 	size_t used = 0;
 	int n = 0;
