@@ -213,9 +213,34 @@ static const char *plain_reason(int err)
 	return strerror(-err);
 }
 
+/*
+ * The kernel's text begins with its own object, "NAME: " or "NAME@N: ", or with "snapdiff: ". When ours says it already,
+ * it need not be said twice.
+ */
+static const char *strip_object(const char *text, const char *object)
+{
+	size_t len = strcspn(text, " ");
+
+	if (!len || text[len] != ' ' || text[len - 1] != ':')
+		return text;
+	len--;
+	if (len == 8 && !strncmp(text, "snapdiff", 8))
+		return text + len + 2;
+	if (object && !strncmp(text, object, len) && (!object[len] || object[len] == '@' || object[len] == '.'))
+		return text + len + 2;
+	return text;
+}
+
+static const char *named(const char *what)
+{
+	return what ? what : "request";
+}
+
+/* @what may be NULL: the reason says it all. */
 static int kernel_error(int err, const char *text, const char *object, const char *what, struct snap_err *e)
 {
-	return snap_err_set(e, err, object, "%s: %s", what, text ? text : plain_reason(err));
+	text = text ? strip_object(text, object) : plain_reason(err);
+	return snap_err_set(e, err, object, "%s%s%s", what ? what : "", what ? ": " : "", text);
 }
 
 /* NLMSG_ERROR: @err as the kernel gave it, 0 for an acknowledgement. */
@@ -225,7 +250,7 @@ static int end_of_error(struct nlmsghdr *nlh, const char *object, const char *wh
 	size_t skip = sizeof(*ne);
 
 	if (nlh->nlmsg_len < NLMSG_LENGTH(sizeof(*ne)))
-		return snap_err_set(e, -EBADMSG, object, "%s: short answer from the kernel", what);
+		return snap_err_set(e, -EBADMSG, object, "%s: short answer from the kernel", named(what));
 	if (!ne->error)
 		return 0;
 	if (!(nlh->nlmsg_flags & NLM_F_CAPPED))
@@ -264,7 +289,7 @@ static int take_datagram(struct snap_nl *nl, struct nlmsghdr *nlh, int len, uint
 			continue;
 		rc = reply->fn(nlh, reply->arg);
 		if (rc == -EBADMSG)
-			snap_err_set(e, rc, object, "%s: malformed answer from the kernel", what);
+			snap_err_set(e, rc, object, "%s: malformed answer from the kernel", named(what));
 		if (rc) {
 			reply->stopped = true;
 			return rc < 0 ? rc : 0;
@@ -283,7 +308,7 @@ int snap_nl_call(struct snap_nl *nl, struct nl_msg *msg, struct snap_nl_reply *r
 	int rc;
 
 	if (!msg)
-		return snap_err_sys(e, -ENOMEM, object, what);
+		return snap_err_sys(e, -ENOMEM, object, named(what));
 	if (!reply)
 		reply = &none;
 	if (!(nlmsg_hdr(msg)->nlmsg_flags & NLM_F_DUMP))
@@ -292,7 +317,7 @@ int snap_nl_call(struct snap_nl *nl, struct nl_msg *msg, struct snap_nl_reply *r
 	seq = nlmsg_hdr(msg)->nlmsg_seq;
 	nlmsg_free(msg);
 	if (rc < 0)
-		return snap_err_set(e, nle_to_errno(rc), object, "%s: cannot send to the kernel: %s", what,
+		return snap_err_set(e, nle_to_errno(rc), object, "%s: cannot send to the kernel: %s", named(what),
 				    nl_geterror(rc));
 	do {
 		buf = NULL;
@@ -303,7 +328,7 @@ int snap_nl_call(struct snap_nl *nl, struct nl_msg *msg, struct snap_nl_reply *r
 		}
 		if (rc <= 0)
 			return snap_err_set(e, rc ? nle_to_errno(rc) : -EIO, object,
-					    "%s: cannot receive from the kernel: %s", what, nl_geterror(rc));
+					    "%s: cannot receive from the kernel: %s", named(what), nl_geterror(rc));
 		rc = from.nl_pid ? 1 : take_datagram(nl, (struct nlmsghdr *)buf, rc, seq, reply, object, what, e);
 		free(buf);
 	} while (rc == 1);

@@ -38,7 +38,7 @@ struct nl_msg *snap_nl_request(struct snap_nl *nl, uint8_t cmd, int flags);
 
 /*
  * Send @msg (consumed, also on failure; NULL is -ENOMEM) and read its answer to the end. @object and @what are
- * for the error's text. After reply->stopped the socket must be closed.
+ * for the error's text; @what may be NULL. After reply->stopped the socket must be closed.
  */
 int snap_nl_call(struct snap_nl *nl, struct nl_msg *msg, struct snap_nl_reply *reply, const char *object,
 		 const char *what, struct snap_err *e);

@@ -144,7 +144,7 @@ int snap_nl_volume(struct snap_nl *nl, const char *name, struct snap_volume *vol
 		return snap_err_sys(e, -ENOMEM, name, "status");
 	memset(vol, 0, sizeof(*vol));
 	NLA_PUT_STRING(msg, SNAPDIFF_A_VOLUME, name);
-	return snap_nl_call(nl, msg, &reply, name, "status", e);
+	return snap_nl_call(nl, msg, &reply, name, NULL, e);
 
 nla_put_failure:
 	nlmsg_free(msg);
@@ -289,7 +289,7 @@ int snap_nl_gen(struct snap_nl *nl, const char *volume, uint32_t gen, struct sna
 	memset(out, 0, sizeof(*out));
 	gen_name(object, sizeof(object), volume, gen);
 	err = snap_nl_call(nl, gen_request(nl, SNAPDIFF_CMD_GEN_GET, volume, gen), &reply, object,
-			   "cannot look it up", e);
+			   NULL, e);
 	if (!err && out->number != gen)
 		err = snap_err_set(e, -EBADMSG, object, "malformed answer from the kernel");
 	return err;
