@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Frames that bring an image, from a stream file or as the answer to RESTORE. Every frame is checked before it is
+ * handed out; at the end counts, map hash and the set of ranges are compared with what the sender says. A
+ * stream that ends without its COMMIT (or END) is not a backup.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session.h"
+
+static int begin(struct sm_incoming *in, struct sm_chan *c, struct sm_err *e)
+{
+	memset(in, 0, sizeof(*in));
+	in->chan = c;
+	sm_map_hash_init(&in->map);
+	sm_spill_init(&in->ranges, sizeof(struct sm_extent), NULL);
+	in->raw = malloc(SM_MAX_RAW);
+	return in->raw ? 0 : sm_fail(e, -ENOMEM, "no memory");
+}
+
+int sm_incoming_stream(struct sm_incoming *in, struct sm_chan *c, struct sm_err *e)
+{
+	struct sm_wire_hello h;
+	struct sm_frame f;
+	json_t *o;
+	int r = begin(in, c, e);
+
+	if (r)
+		return r;
+	r = sm_chan_recv(c, &f, e);
+	if (r <= 0)
+		return r ? r : sm_fail(e, -EPIPE, "empty stream");
+	r = sm_check_hello(&f, &h, e);
+	if (r)
+		return r;
+	r = sm_chan_recv(c, &f, e);
+	if (r <= 0 || f.type != SM_OPEN)
+		return r < 0 ? r : sm_fail(e, -EPROTO, "stream without a beginning");
+	o = sm_json_parse((const char *)f.payload, f.length, SM_MAX_CONTROL, e);
+	r = o ? sm_gen_info_parse(o, &in->info, e) : -EPROTO;
+	json_decref(o);
+	in->size = in->info.size;
+	return r;
+}
+
+int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, struct sm_err *e)
+{
+	int err = begin(in, c, e);
+
+	in->restore = true;
+	in->size = size;
+	return err;
+}
+
+void sm_incoming_done(struct sm_incoming *in)
+{
+	if (in->map.data.ctx)
+		sm_map_hash_drop(&in->map);
+	sm_spill_free(&in->ranges);
+	free(in->raw);
+	in->raw = NULL;
+}
+
+static int note_ranges(struct sm_incoming *in, const struct sm_wire_extent *w, uint32_t nr, struct sm_err *e)
+{
+	struct sm_extent *last = in->ranges.nr ? sm_spill_at(&in->ranges, in->ranges.nr - 1) : NULL;
+
+	for (uint32_t i = 0; i < nr; i++) {
+		struct sm_extent x = sm_extent_at(w, i);
+
+		if (last && last->offset + last->length == x.offset) {
+			last->length += x.length;
+			continue;
+		}
+		last = sm_spill_add(&in->ranges);
+		if (!last)
+			return sm_fail(e, -errno, "no room for the map: %s", strerror(errno));
+		*last = x;
+	}
+	return 0;
+}
+
+static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
+{
+	uint8_t leaf[SM_DIGEST];
+	struct sm_data d;
+	int err;
+
+	if ((err = sm_data_parse(f->payload, f->length, in->size, false, &d, e)) ||
+	    (err = sm_data_unpack(&d, in->raw, e)) || (err = note_ranges(in, d.extents, d.nr, e)))
+		return err;
+	sm_data_leaf(&d, leaf);
+	if (sm_map_hash_data(&in->map, le64toh(d.extents[0].offset), leaf))
+		return sm_fail(e, -EPROTO, "frames do not ascend");
+	in->data_bytes += d.raw_length;
+	out->nr = d.nr;
+	out->extents = d.extents;
+	out->raw = in->raw;
+	return 1;
+}
+
+static int take_zero(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
+{
+	int err = sm_zero_parse(f->payload, f->length, in->size, &out->extents, &out->nr, e);
+
+	if (err || (err = note_ranges(in, out->extents, out->nr, e)))
+		return err;
+	for (uint32_t i = 0; i < out->nr; i++) {
+		struct sm_extent x = sm_extent_at(out->extents, i);
+
+		if (sm_map_hash_zero(&in->map, x.offset, x.length))
+			return sm_fail(e, -EPROTO, "zero extents do not ascend");
+		in->zero_bytes += x.length;
+	}
+	out->zero = true;
+	return 1;
+}
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct sm_extent *x = a, *y = b;
+
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+/* All ranges together: disjoint, and their digest, number and bytes. */
+static int sum_ranges(struct sm_incoming *in, uint8_t digest[SM_DIGEST], uint64_t *nr, uint64_t *bytes, struct sm_err *e)
+{
+	struct sm_range_hash h;
+	int err = 0;
+
+	sm_range_hash_init(&h);
+	if (in->ranges.nr)
+		qsort(in->ranges.map, in->ranges.nr, in->ranges.elem, by_offset);
+	for (size_t i = 0; !err && i < in->ranges.nr; i++) {
+		const struct sm_extent *x = sm_spill_at(&in->ranges, i);
+
+		err = sm_range_hash_add(&h, x->offset, x->length);
+	}
+	sm_range_hash_final(&h, digest);
+	*nr = h.nr;
+	*bytes = h.bytes;
+	return err ? sm_fail(e, -EPROTO, "extents overlap") : 0;
+}
+
+static int end_of_restore(struct sm_incoming *in, const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	uint8_t said[SM_DIGEST], map[SM_DIGEST], ranges[SM_DIGEST];
+	uint64_t nr, bytes;
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	err = sm_json_digest(o, "map_hash", said, e);
+	json_decref(o);
+	sm_map_hash_final(&in->map, map);
+	if (err || (err = sum_ranges(in, ranges, &nr, &bytes, e)))
+		return err;
+	if (memcmp(said, map, SM_DIGEST))
+		return sm_fail(e, -EPROTO, "what arrived is not what was sent");
+	if (nr != 1 || bytes != in->size)
+		return sm_fail(e, -EPROTO, "the image is not complete");
+	return 0;
+}
+
+static int end_of_stream(struct sm_incoming *in, const struct sm_frame *f, struct sm_err *e)
+{
+	const struct sm_manifest *m = &in->manifest;
+	uint8_t map[SM_DIGEST], ranges[SM_DIGEST];
+	json_t *a, *b;
+	uint64_t nr, bytes;
+	bool same;
+	int err = sm_manifest_parse((const char *)f->payload, f->length, &in->manifest, e);
+
+	if (err)
+		return err;
+	sm_sha256(f->payload, f->length, in->hash);
+	sm_map_hash_final(&in->map, map);
+	err = sum_ranges(in, ranges, &nr, &bytes, e);
+	if (err)
+		return err;
+	a = sm_gen_info_json(&in->info);
+	b = sm_gen_info_json(&m->info);
+	same = a && b && json_equal(a, b);
+	json_decref(a);
+	json_decref(b);
+	if (!same || memcmp(map, m->map_hash, SM_DIGEST) || memcmp(ranges, m->info.change_digest, SM_DIGEST) ||
+	    nr != m->info.extents || bytes != m->info.bytes || in->data_bytes != m->data_bytes ||
+	    in->zero_bytes != m->zero_bytes)
+		return sm_fail(e, -EPROTO, "the stream is not what its manifest says");
+	return 0;
+}
+
+static int gave_up(const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	char text[400] = "no reason given";
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	err = sm_error_number(json_string_value(json_object_get(o, "code")));
+	sm_json_text(o, "text", text, sizeof(text), NULL);
+	json_decref(o);
+	return sm_fail(e, err, "media server: %s", text);
+}
+
+int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, struct sm_err *e)
+{
+	struct sm_frame f;
+	int r = sm_chan_recv(in->chan, &f, e);
+
+	if (r < 0)
+		return r;
+	if (!r)
+		return sm_fail(e, -EPIPE, "ends before its end: not a whole backup");
+	*out = (struct sm_incoming_frame){ .type = f.type, .payload = f.payload, .payload_len = f.length };
+	if (f.type == SM_DATA)
+		return take_data(in, &f, out, e);
+	if (f.type == SM_ZERO)
+		return take_zero(in, &f, out, e);
+	if (f.type == SM_END && in->restore)
+		return end_of_restore(in, &f, e);
+	if (f.type == SM_COMMIT && !in->restore)
+		return end_of_stream(in, &f, e);
+	if (f.type == SM_ERROR)
+		return gave_up(&f, e);
+	return sm_fail(e, -EPROTO, "frame of type %u does not belong here", f.type);
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The repository: volumes of many clients, their generations, and uploads under way.
+ *
+ *	repository.json			format, version, uuid
+ *	objects/volumes/VID/volume.json			client and volume uuid (VID is a hash of them)
+ *	objects/volumes/VID/packs/ID.pack		sealed packs
+ *	objects/volumes/VID/maps/ID.map			map segments
+ *	objects/volumes/VID/manifests/NNNNNNNNNN.manifest	one a generation; it exists = the generation exists
+ *	uploads/SID/			staging of an upload: open.json, lock, NNNNNNNN.pack
+ *	locks/VID			taken while a generation of the volume is published
+ *	tmp/				objects being written
+ *
+ * Everything below objects/ is immutable and never visible unfinished. No name is a client's.
+ * Exact formats: Documentation/design/repository.rst.
+ */
+#ifndef SNAPMEDIA_REPO_H
+#define SNAPMEDIA_REPO_H
+
+#include <limits.h>
+
+#include "extent.h"
+#include "manifest.h"
+#include "segment.h"
+#include "store.h"
+
+#define SM_CLIENT_MAX		64u
+#define SM_CLIENT_DEFAULT	"local"
+#define SM_VID_TEXT		33u
+
+struct sm_repo {
+	char path[PATH_MAX];
+	uint8_t uuid[SM_UUID];
+	struct sm_store *store;
+};
+
+int sm_repo_init(const char *path, struct sm_err *e);
+int sm_repo_open(const char *path, struct sm_repo *r, struct sm_err *e);
+void sm_repo_close(struct sm_repo *r);
+
+/* A published generation: the manifest as the client made it, and what the server notes. */
+struct sm_generation {
+	char vid[SM_VID_TEXT];
+	char client[SM_CLIENT_MAX];
+	struct sm_manifest manifest;
+	uint8_t hash[SM_DIGEST];	/* of the manifest's text */
+	uint64_t sequence;		/* of the volume, from 1, in order of publishing */
+	uint64_t received;		/* ns, the server's clock */
+	uint64_t stored_bytes;		/* packs of its upload */
+	uint64_t packs;
+	uint8_t upload[SM_UUID];
+	uint32_t nr_segments;
+	struct sm_segment_ref *segments;	/* old to new */
+};
+void sm_generation_done(struct sm_generation *g);
+
+/* sm_client_valid() - letters, digits, dot, dash, underscore; 1 to 63 */
+bool sm_client_valid(const char *client);
+void sm_volume_id(const char *client, const uint8_t volume[SM_UUID], char vid[SM_VID_TEXT]);
+
+/* Generations of one volume, ascending number; the caller frees with sm_generations_free(). */
+struct sm_generations {
+	struct sm_generation *v;
+	size_t nr;
+};
+int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generations *g, struct sm_err *e);
+void sm_generations_free(struct sm_generations *g);
+int sm_repo_generation(struct sm_repo *r, const char *vid, uint32_t number, struct sm_generation *g,
+		       struct sm_err *e);
+
+/* sm_repo_volumes() - VIDs, ascending. @client: only those of this client; NULL: all. free() the array. */
+int sm_repo_volumes(struct sm_repo *r, const char *client, char (**vids)[SM_VID_TEXT], size_t *nr,
+		    struct sm_err *e);
+
+/**
+ * sm_repo_find() - a volume by name or uuid
+ * @which: NULL: the only one there is
+ *
+ * Return: 0, -ENOENT, -EINVAL when several fit.
+ */
+int sm_repo_find(struct sm_repo *r, const char *client, const char *which, char vid[SM_VID_TEXT],
+		 struct sm_err *e);
+
+/* ---- uploads ---- */
+
+struct sm_upload;
+
+struct sm_receipt {
+	uint8_t manifest[SM_DIGEST];
+	uint64_t sequence, received, stored_bytes;
+};
+
+/**
+ * sm_upload_open() - start an upload, or take up the one of the same generation where it was left
+ * @client: whose it is; from the session's identity, never from a message
+ * @receipt: of a generation that is published already
+ *
+ * An upload that was announced differently (size, parent, changes) is thrown away and begun anew.
+ * Return: 0 with *@u; 1 when the generation (same number and uuid) is published already, with *@receipt;
+ * -EEXIST another of that number or uuid; -ENOENT the parent is not here (the text says which are);
+ * -EBUSY somebody else is sending it; -ENOSPC; -errno.
+ */
+int sm_upload_open(struct sm_repo *r, const char *client, const struct sm_gen_info *info, struct sm_upload **u,
+		   struct sm_receipt *receipt, struct sm_err *e);
+
+/* What is there durably. data: payloads' heads (with extents); zero: extents. In no order. */
+struct sm_have_ops {
+	int (*data)(const void *head, size_t len, void *arg, struct sm_err *e);
+	int (*zero)(uint64_t offset, uint64_t length, void *arg, struct sm_err *e);
+};
+int sm_upload_have(struct sm_upload *u, const struct sm_have_ops *ops, void *arg, struct sm_err *e);
+uint64_t sm_upload_stored(const struct sm_upload *u);
+
+/* sm_upload_append() - take a DATA or ZERO payload: every rule and the digest are checked. Not durable yet. */
+int sm_upload_append(struct sm_upload *u, uint16_t type, const void *payload, size_t len, struct sm_err *e);
+/* sm_upload_sync() - all that was appended is durable */
+int sm_upload_sync(struct sm_upload *u, struct sm_err *e);
+
+/**
+ * sm_upload_commit() - compare with the manifest, and publish
+ *
+ * Return: 0: the generation is durably there. -EPROTO: what was sent is not what the manifest says.
+ * Any failure leaves the repository as it was and the upload resumable.
+ */
+int sm_upload_commit(struct sm_upload *u, const char *manifest, size_t len, struct sm_receipt *receipt,
+		     struct sm_err *e);
+
+/* sm_upload_close() - free; what was not committed can be taken up again */
+void sm_upload_close(struct sm_upload *u);
+
+/* sm_repo_expire_uploads() - remove uploads that nobody has touched for so long, and are not in use. Return: how many, or -errno. */
+int sm_repo_expire_uploads(struct sm_repo *r, uint64_t seconds, struct sm_err *e);
+
+/* ---- reading ---- */
+
+struct sm_image;
+
+struct sm_image_piece {
+	uint64_t offset, length;	/* bytes */
+	bool zero;
+	const uint8_t *data;		/* not zero: the bytes, checked; until the next call */
+	const void *payload;		/* the whole DATA payload, when it is just this piece; or NULL */
+	size_t payload_len;
+};
+
+/**
+ * sm_image_open() - a generation as a whole image
+ *
+ * Opens and checks its map; cost does not depend on how many generations there are. sm_image_next() walks it
+ * from 0 to its size without gaps: 1 with a piece of at most SM_MAX_RAW bytes of data (zeros may be longer), 0 at the end.
+ * Every byte of data was checked up to the manifest when it is handed out.
+ */
+int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_image **img, struct sm_err *e);
+int sm_image_next(struct sm_image *img, struct sm_image_piece *p, struct sm_err *e);
+void sm_image_close(struct sm_image *img);
+
+/* ---- verify ---- */
+
+struct sm_verify {
+	uint64_t volumes, generations, packs, records, bytes, maps, orphans;
+	uint64_t errors;
+	/* Called for each thing found wrong; may be NULL. */
+	void (*report)(const char *what, void *arg);
+	void *arg;
+};
+
+/* sm_repo_verify() - read and hash everything. 0 also when errors were found (v->errors); -errno when it could not go on. */
+int sm_repo_verify(struct sm_repo *r, struct sm_verify *v, struct sm_err *e);
+
+/* Keys of objects, for the parts of the repository. */
+#define SM_KEY_MAX	192u
+void sm_key_pack(char key[SM_KEY_MAX], const char *vid, const uint8_t id[SM_DIGEST]);
+void sm_key_map(char key[SM_KEY_MAX], const char *vid, const uint8_t id[SM_DIGEST]);
+void sm_key_manifest(char key[SM_KEY_MAX], const char *vid, uint32_t number);
+/* sm_generation_text() - the manifest object; free() it */
+char *sm_generation_text(const struct sm_generation *g, const char *manifest);
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One conversation between a client and a media server, on either side of it.
+ *
+ *	client			server
+ *	HELLO	──────────────►
+ *		◄──────────────	HELLO (roles granted)
+ *	OPEN	──────────────►			or LIST ► … ◄ LISTED* END
+ *		◄──────────────	HAVE_DATA* HAVE_ZERO* OPENED	or RESTORE ► … ◄ RESTORING (DATA | ZERO)* END
+ *	DATA, ZERO ───────────►
+ *		◄──────────────	ACK (durable; gives credit)
+ *	COMMIT	──────────────►
+ *		◄──────────────	COMMITTED (receipt)
+ *	BYE	──────────────►
+ *
+ * ERROR from either side ends it. Requests may follow one another in a session.
+ */
+#ifndef SNAPMEDIA_SESSION_H
+#define SNAPMEDIA_SESSION_H
+
+#include "dest.h"
+#include "frame.h"
+#include "repo.h"
+
+/* Who the peer is: from the certificate, the forced command or the listening address; never from a message. */
+struct sm_identity {
+	char client[SM_CLIENT_MAX];
+	uint32_t roles;
+};
+
+struct sm_wire_ack {
+	uint64_t bytes;		/* payload bytes of DATA and ZERO frames of this session that are durable */
+	uint64_t frames;
+} __attribute__((packed));
+
+/**
+ * sm_serve() - the server's side, until the peer leaves
+ *
+ * Errors that are the peer's to know are sent to it. Return: 0 when it left in peace, -errno (also -EINTR: told to stop).
+ */
+int sm_serve(struct sm_repo *r, struct sm_chan *c, const struct sm_identity *id, struct sm_err *e);
+
+/* Words for errno in ERROR frames. */
+const char *sm_error_word(int err);
+int sm_error_number(const char *word);
+
+/* What LISTED and RESTORING say. */
+struct sm_listed {
+	struct sm_manifest manifest;
+	uint8_t hash[SM_DIGEST];	/* recomputed from the manifest's text */
+	uint64_t sequence, received, stored_bytes;
+};
+int sm_listed_parse(const struct sm_frame *f, struct sm_listed *l, struct sm_err *e);
+
+/* ---- client ---- */
+
+struct sm_client {
+	struct sm_chan chan;
+	struct sm_carrier carrier;
+	bool oneway;			/* a stream: nobody answers */
+	uint8_t repository[SM_UUID];
+	uint64_t credit, sent, acked;	/* payload bytes */
+};
+
+/* sm_client_connect() - connect, exchange HELLO. @role: what is asked for */
+int sm_client_connect(struct sm_client *c, const struct sm_dest *d, uint32_t role, struct sm_err *e);
+/* sm_client_stream() - write the stream form to a descriptor instead */
+int sm_client_stream(struct sm_client *c, int fd, struct sm_err *e);
+/* sm_client_end() - BYE when all is well, close */
+void sm_client_end(struct sm_client *c, bool ok);
+
+/* sm_client_list() - generations of a volume (name or uuid; NULL: of all). @fn: nonzero ends, and is returned after the list has been read */
+int sm_client_list(struct sm_client *c, const char *volume, int (*fn)(const struct sm_listed *l, void *arg), void *arg,
+		   struct sm_err *e);
+
+/**
+ * sm_client_open() - start or resume an upload
+ * @have: told what the server holds already (any order)
+ *
+ * Return: 0 go on; 1 the generation is there already, with *@receipt; -errno.
+ */
+int sm_client_open(struct sm_client *c, const struct sm_gen_info *info, const struct sm_have_ops *have, void *arg,
+		   struct sm_receipt *receipt, struct sm_err *e);
+/* sm_client_send() - a DATA or ZERO payload; waits for credit */
+int sm_client_send(struct sm_client *c, uint16_t type, const void *payload, size_t len, struct sm_err *e);
+/* sm_client_commit() - in a stream the receipt has only the manifest's hash */
+int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receipt *receipt, struct sm_err *e);
+/* sm_client_restore() - ask for a generation; frames follow: sm_incoming */
+int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, struct sm_listed *l, struct sm_err *e);
+
+/* ---- frames that come in: a stream file, or a restore ---- */
+
+struct sm_incoming {
+	struct sm_chan *chan;
+	bool restore;			/* ends with END, not with COMMIT */
+	uint64_t size;
+	struct sm_gen_info info;	/* stream: from OPEN */
+	struct sm_manifest manifest;	/* stream: from COMMIT, at the end */
+	uint8_t hash[SM_DIGEST];
+	struct sm_map_hash map;
+	struct sm_spill ranges;		/* struct sm_extent */
+	uint64_t data_bytes, zero_bytes;
+	uint8_t *raw;
+};
+
+struct sm_incoming_frame {
+	bool zero;
+	uint32_t nr;
+	const struct sm_wire_extent *extents;
+	const uint8_t *raw;		/* data: all extents' bytes, checked against the digest */
+	const void *payload;
+	size_t payload_len;
+	uint16_t type;
+};
+
+/* sm_incoming_stream() - read HELLO and OPEN of a stream; sm_incoming_restore() - after sm_client_restore() */
+int sm_incoming_stream(struct sm_incoming *in, struct sm_chan *c, struct sm_err *e);
+int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, struct sm_err *e);
+/* sm_incoming_next() - 1 a frame; 0 the end, and all of it was as announced; -errno */
+int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *f, struct sm_err *e);
+void sm_incoming_done(struct sm_incoming *in);
+
+/* ---- both ---- */
+
+int sm_send_hello(struct sm_chan *c, uint32_t roles, const uint8_t *repository, struct sm_err *e);
+int sm_check_hello(const struct sm_frame *f, struct sm_wire_hello *h, struct sm_err *e);
+int sm_send_json(struct sm_chan *c, uint16_t type, json_t *o, struct sm_err *e);	/* takes @o */
+
+#endif

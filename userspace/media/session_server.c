@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The server's side of a session. One thread, one request at a time; everything that comes from the peer is
+ * checked where it is parsed (frame.c, extent.c, manifest.c, repo_upload.c), and the peer's name for itself
+ * is never asked.
+ *
+ * Durability and speed: records are synced when half the credit is waiting, or when the peer has been silent
+ * for a moment; the ACK is sent after the sync.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session.h"
+
+#define SYNC_BYTES	(SM_CREDIT / 2)
+#define SYNC_IDLE_MS	50
+#define HAVE_BATCH	(256u << 10)
+
+struct server {
+	struct sm_repo *repo;
+	struct sm_chan *chan;
+	const struct sm_identity *id;
+	uint32_t roles;			/* asked for and granted */
+	struct sm_upload *upload;
+	uint64_t bytes, frames, unsynced;
+	bool peer_gone;			/* sending failed: nobody to tell */
+};
+
+/* ---- uploads ---- */
+
+struct have_batch {
+	struct sm_chan *chan;
+	uint8_t *data;
+	size_t len;
+	struct {
+		struct sm_wire_zero head;
+		struct sm_wire_extent x[SM_MAX_EXTENTS];
+	} __attribute__((packed)) *zero;
+	uint32_t nr_zero;
+};
+
+static int flush_have(struct have_batch *b, bool data, bool zero, struct sm_err *e)
+{
+	int err = 0;
+
+	if (data && b->len) {
+		err = sm_chan_send_buf(b->chan, SM_HAVE_DATA, b->data, b->len, e);
+		b->len = 0;
+	}
+	if (!err && zero && b->nr_zero) {
+		b->zero->head = (struct sm_wire_zero){ htole32(b->nr_zero), 0 };
+		err = sm_chan_send_buf(b->chan, SM_HAVE_ZERO, b->zero,
+				       sizeof(b->zero->head) + b->nr_zero * sizeof(b->zero->x[0]), e);
+		b->nr_zero = 0;
+	}
+	return err;
+}
+
+static int have_data(const void *head, size_t len, void *arg, struct sm_err *e)
+{
+	struct have_batch *b = arg;
+	int err = b->len + len > HAVE_BATCH ? flush_have(b, true, false, e) : 0;
+
+	memcpy(b->data + b->len, head, len);
+	b->len += len;
+	return err;
+}
+
+static int have_zero(uint64_t offset, uint64_t length, void *arg, struct sm_err *e)
+{
+	struct have_batch *b = arg;
+	int err = b->nr_zero == SM_MAX_EXTENTS ? flush_have(b, false, true, e) : 0;
+
+	b->zero->x[b->nr_zero++] = (struct sm_wire_extent){ htole64(offset), htole64(length) };
+	return err;
+}
+
+static int send_have(struct server *s, struct sm_err *e)
+{
+	static const struct sm_have_ops ops = { have_data, have_zero };
+	struct have_batch b = { .chan = s->chan, .data = malloc(HAVE_BATCH), .zero = malloc(sizeof(*b.zero)) };
+	int err = b.data && b.zero ? sm_upload_have(s->upload, &ops, &b, e) : sm_fail(e, -ENOMEM, "no memory");
+
+	if (!err)
+		err = flush_have(&b, true, true, e);
+	free(b.data);
+	free(b.zero);
+	return err;
+}
+
+static json_t *receipt_json(const struct sm_receipt *r)
+{
+	json_t *o = json_object();
+
+	sm_json_set_hex(o, "manifest", r->manifest, SM_DIGEST);
+	json_object_set_new(o, "sequence", json_integer(r->sequence));
+	json_object_set_new(o, "received", json_integer(r->received));
+	json_object_set_new(o, "stored_bytes", json_integer(r->stored_bytes));
+	return o;
+}
+
+static int do_open(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	struct sm_receipt receipt;
+	struct sm_gen_info info;
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	err = sm_gen_info_parse(o, &info, e);
+	json_decref(o);
+	if (err)
+		return err;
+	if (!(s->roles & SM_ROLE_BACKUP))
+		return sm_fail(e, -EACCES, "this client may not back up");
+	if (s->upload)
+		return sm_fail(e, -EPROTO, "an upload is open already");
+	err = sm_upload_open(s->repo, s->id->client, &info, &s->upload, &receipt, e);
+	if (err < 0)
+		return err;
+	s->bytes = s->frames = s->unsynced = 0;
+	if (err) {
+		o = receipt_json(&receipt);
+		json_object_set_new(o, "state", json_string("published"));
+	} else {
+		err = send_have(s, e);
+		if (err)
+			return err;
+		o = json_object();
+		json_object_set_new(o, "state", json_string(sm_upload_stored(s->upload) ? "resumed" : "new"));
+	}
+	json_object_set_new(o, "credit", json_integer(SM_CREDIT));
+	return sm_send_json(s->chan, SM_OPENED, o, e);
+}
+
+static int ack(struct server *s, struct sm_err *e)
+{
+	struct sm_wire_ack a = { htole64(s->bytes), htole64(s->frames) };
+	int err = sm_upload_sync(s->upload, e);
+
+	if (err)
+		return err;
+	s->unsynced = 0;
+	return sm_chan_send_buf(s->chan, SM_ACK, &a, sizeof(a), e);
+}
+
+static int do_record(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	int err;
+
+	if (!s->upload)
+		return sm_fail(e, -EPROTO, "data before an upload was opened");
+	err = sm_upload_append(s->upload, f->type, f->payload, f->length, e);
+	if (err)
+		return err;
+	s->bytes += f->length;
+	s->frames++;
+	s->unsynced += f->length;
+	return s->unsynced >= SYNC_BYTES ? ack(s, e) : 0;
+}
+
+static int do_commit(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	struct sm_receipt receipt;
+	int err;
+
+	if (!s->upload)
+		return sm_fail(e, -EPROTO, "commit before an upload was opened");
+	err = sm_upload_commit(s->upload, (const char *)f->payload, f->length, &receipt, e);
+	if (err)
+		return err;
+	sm_upload_close(s->upload);
+	s->upload = NULL;
+	return sm_send_json(s->chan, SM_COMMITTED, receipt_json(&receipt), e);
+}
+
+/* ---- lists and restores ---- */
+
+static int send_generation(struct server *s, uint16_t type, const struct sm_generation *g, struct sm_err *e)
+{
+	char *text = sm_manifest_text(&g->manifest);
+	json_t *o = json_object();
+	uint8_t hash[SM_DIGEST];
+
+	if (text)
+		sm_sha256(text, strlen(text), hash);
+	if (!text || !o || memcmp(hash, g->hash, SM_DIGEST)) {
+		free(text);
+		json_decref(o);
+		return sm_fail(e, text && o ? -EUCLEAN : -ENOMEM, "generation %u: cannot be told", g->manifest.info.number);
+	}
+	json_object_set_new(o, "manifest", json_string(text));
+	json_object_set_new(o, "sequence", json_integer(g->sequence));
+	json_object_set_new(o, "received", json_integer(g->received));
+	json_object_set_new(o, "stored_bytes", json_integer(g->stored_bytes));
+	free(text);
+	return sm_send_json(s->chan, type, o, e);
+}
+
+static int list_volume(struct server *s, const char *vid, struct sm_err *e)
+{
+	struct sm_generations g;
+	int err = sm_repo_generations(s->repo, vid, &g, e);
+
+	for (size_t i = 0; !err && i < g.nr; i++)
+		err = send_generation(s, SM_LISTED, &g.v[i], e);
+	sm_generations_free(&g);
+	return err;
+}
+
+static int list_volumes(struct server *s, const char *which, struct sm_err *e)
+{
+	char (*vids)[SM_VID_TEXT], vid[SM_VID_TEXT];
+	size_t nr;
+	int err;
+
+	if (which) {
+		err = sm_repo_find(s->repo, s->id->client, which, vid, e);
+		return err ? err : list_volume(s, vid, e);
+	}
+	err = sm_repo_volumes(s->repo, s->id->client, &vids, &nr, e);
+	if (err)
+		return err;
+	for (size_t i = 0; !err && i < nr; i++)
+		err = list_volume(s, vids[i], e);
+	free(vids);
+	return err;
+}
+
+static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	err = list_volumes(s, json_string_value(json_object_get(o, "volume")), e);
+	json_decref(o);
+	/* "Nothing there" is an answer: the list is empty. */
+	return err && err != -ENOENT ? err : sm_send_json(s->chan, SM_END, json_object(), e);
+}
+
+/* Pieces on their way into one DATA frame, and zeros into one ZERO frame; both ascend. */
+struct sender {
+	struct server *s;
+	struct sm_map_hash map;
+	struct sm_extent x[SM_MAX_EXTENTS];
+	uint32_t nr;
+	uint8_t *raw, *payload;
+	uint32_t len;
+	uint64_t data_bytes, zero_bytes;
+};
+
+static int send_payload(struct sender *o, const void *payload, size_t len, struct sm_err *e)
+{
+	uint8_t leaf[SM_DIGEST];
+	struct sm_data d;
+	int err = sm_data_parse(payload, len, INT64_MAX, true, &d, e);
+	uint64_t first;
+
+	if (err == -EPROTO && len >= sizeof(struct sm_wire_data)) {	/* ends inside a block, with the volume */
+		const struct sm_wire_data *h = payload;
+		struct sm_extent last = sm_extent_at((const void *)(h + 1), le32toh(h->nr_extents) - 1);
+
+		err = sm_data_parse(payload, len, last.offset + last.length, true, &d, e);
+	}
+	if (err)
+		return err;
+	first = le64toh(d.extents[0].offset);
+	sm_data_leaf(&d, leaf);
+	sm_map_hash_data(&o->map, first, leaf);
+	o->data_bytes += d.raw_length;
+	return sm_chan_send_buf(o->s->chan, SM_DATA, payload, len, e);
+}
+
+static int flush_data(struct sender *o, struct sm_err *e)
+{
+	ssize_t n;
+
+	if (!o->nr)
+		return 0;
+	n = sm_data_pack(o->x, o->nr, o->raw, o->len, 1, o->payload, e);
+	o->nr = 0;
+	o->len = 0;
+	return n < 0 ? (int)n : send_payload(o, o->payload, n, e);
+}
+
+static int send_zero(struct sender *o, const struct sm_image_piece *p, struct sm_err *e)
+{
+	struct {
+		struct sm_wire_zero h;
+		struct sm_wire_extent x;
+	} __attribute__((packed)) z = { { htole32(1), 0 }, { htole64(p->offset), htole64(p->length) } };
+
+	o->zero_bytes += p->length;
+	sm_map_hash_zero(&o->map, p->offset, p->length);
+	return sm_chan_send_buf(o->s->chan, SM_ZERO, &z, sizeof(z), e);
+}
+
+static int send_piece(struct sender *o, const struct sm_image_piece *p, struct sm_err *e)
+{
+	int err = 0;
+
+	if (p->zero)
+		return send_zero(o, p, e);
+	if (p->payload || o->len + p->length > SM_SEND_RAW || o->nr == SM_MAX_EXTENTS)
+		err = flush_data(o, e);
+	if (err)
+		return err;
+	if (p->payload)
+		return send_payload(o, p->payload, p->payload_len, e);
+	if (p->length > SM_SEND_RAW) {
+		struct sm_image_piece part = *p;
+		uint64_t done = 0;
+
+		for (part.length = SM_SEND_RAW; !err && done < p->length; done += part.length) {
+			part.offset = p->offset + done;
+			part.data = p->data + done;
+			part.length = p->length - done < SM_SEND_RAW ? p->length - done : SM_SEND_RAW;
+			err = send_piece(o, &part, e);
+		}
+		return err;
+	}
+	if (o->nr && o->x[o->nr - 1].offset + o->x[o->nr - 1].length == p->offset)
+		o->x[o->nr - 1].length += p->length;
+	else
+		o->x[o->nr++] = (struct sm_extent){ p->offset, p->length };
+	memcpy(o->raw + o->len, p->data, p->length);
+	o->len += p->length;
+	return 0;
+}
+
+static int send_image(struct server *s, struct sm_image *img, struct sm_err *e)
+{
+	struct sender *o = calloc(1, sizeof(*o));
+	struct sm_image_piece p;
+	uint8_t hash[SM_DIGEST];
+	json_t *end;
+	int r;
+
+	if (!o)
+		return sm_fail(e, -ENOMEM, "no memory");
+	o->s = s;
+	o->raw = malloc(SM_SEND_RAW);
+	o->payload = malloc(SM_MAX_PAYLOAD);
+	sm_map_hash_init(&o->map);
+	r = o->raw && o->payload ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	while (!r && (r = sm_image_next(img, &p, e)) > 0)
+		r = send_piece(o, &p, e);
+	if (!r)
+		r = flush_data(o, e);
+	end = json_object();
+	json_object_set_new(end, "frames", json_integer(o->map.frames));
+	json_object_set_new(end, "data_bytes", json_integer(o->data_bytes));
+	json_object_set_new(end, "zero_bytes", json_integer(o->zero_bytes));
+	sm_map_hash_final(&o->map, hash);
+	sm_json_set_hex(end, "map_hash", hash, SM_DIGEST);
+	if (!r)
+		r = sm_send_json(s->chan, SM_END, end, e);
+	else
+		json_decref(end);
+	free(o->raw);
+	free(o->payload);
+	free(o);
+	return r;
+}
+
+static int restore_generation(struct server *s, const char *which, uint32_t number, struct sm_err *e)
+{
+	struct sm_generation g;
+	struct sm_image *img;
+	char vid[SM_VID_TEXT];
+	int err;
+
+	if ((err = sm_repo_find(s->repo, s->id->client, which, vid, e)) ||
+	    (err = sm_repo_generation(s->repo, vid, number, &g, e)))
+		return err;
+	err = sm_image_open(s->repo, &g, &img, e);
+	if (!err) {
+		err = send_generation(s, SM_RESTORING, &g, e);
+		if (!err)
+			err = send_image(s, img, e);
+		sm_image_close(img);
+	}
+	sm_generation_done(&g);
+	return err;
+}
+
+static int do_restore(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	uint64_t number;
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	err = sm_json_u64(o, "generation", UINT32_MAX, &number, e);
+	if (!err && !(s->roles & SM_ROLE_RESTORE))
+		err = sm_fail(e, -EACCES, "this client may not restore");
+	if (!err)
+		err = restore_generation(s, json_string_value(json_object_get(o, "volume")), number, e);
+	json_decref(o);
+	return err;
+}
+
+/* ---- the session ---- */
+
+static int greet(struct server *s, struct sm_err *e)
+{
+	struct sm_wire_hello h;
+	struct sm_frame f;
+	int r = sm_chan_recv(s->chan, &f, e);
+
+	if (r <= 0)
+		return r ? r : sm_fail(e, -EPIPE, "the peer left without a word");
+	r = sm_check_hello(&f, &h, e);
+	if (r)
+		return r;
+	s->roles = le32toh(h.roles) & s->id->roles;
+	return sm_send_hello(s->chan, s->roles, s->repo->uuid, e);
+}
+
+static int dispatch(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	switch (f->type) {
+	case SM_OPEN:
+		return do_open(s, f, e);
+	case SM_DATA:
+	case SM_ZERO:
+		return do_record(s, f, e);
+	case SM_COMMIT:
+		return do_commit(s, f, e);
+	case SM_LIST:
+		return do_list(s, f, e);
+	case SM_RESTORE:
+		return do_restore(s, f, e);
+	default:
+		return sm_fail(e, -EPROTO, "frame of type %u is not for a server", f->type);
+	}
+}
+
+/* Nothing more coming for a moment: what is there becomes durable, and the peer learns it. */
+static int idle_sync(struct server *s, struct sm_err *e)
+{
+	struct pollfd p = { .fd = s->chan->in, .events = POLLIN };
+
+	if (!s->upload || !s->unsynced || poll(&p, 1, SYNC_IDLE_MS))
+		return 0;
+	return ack(s, e);
+}
+
+static int serve(struct server *s, struct sm_err *e)
+{
+	struct sm_frame f;
+	int r = greet(s, e);
+
+	while (!r) {
+		r = idle_sync(s, e);
+		if (r)
+			break;
+		r = sm_chan_recv(s->chan, &f, e);
+		if (r <= 0)
+			break;
+		if (f.type == SM_BYE)
+			return 0;
+		if (f.type == SM_ERROR)
+			return sm_fail(e, -EPROTO, "the peer gave up");
+		r = dispatch(s, &f, e);
+	}
+	return r;
+}
+
+int sm_serve(struct sm_repo *r, struct sm_chan *c, const struct sm_identity *id, struct sm_err *e)
+{
+	struct server s = { .repo = r, .chan = c, .id = id };
+	struct sm_err mine = { 0 };
+	int err = serve(&s, &mine);
+
+	if (s.upload) {
+		/* What arrived stays, for the next session. */
+		sm_upload_sync(s.upload, NULL);
+		sm_upload_close(s.upload);
+	}
+	if (err && err != -EPIPE && err != -ECONNRESET && err != -ETIMEDOUT) {
+		json_t *o = json_object();
+
+		json_object_set_new(o, "code", json_string(sm_error_word(err)));
+		sm_json_set_text(o, "text", err == -EINTR ? "the server is stopping; run it again later" : mine.text);
+		sm_send_json(c, SM_ERROR, o, NULL);
+	}
+	if (err && e)
+		*e = mine;
+	return err;
+}

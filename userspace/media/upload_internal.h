@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* An upload's inside, shared by repo_upload.c (staging) and repo_commit.c (publishing). */
+#ifndef SNAPMEDIA_UPLOAD_INTERNAL_H
+#define SNAPMEDIA_UPLOAD_INTERNAL_H
+
+#include "pack.h"
+#include "repo.h"
+
+struct upload_leaf {
+	uint64_t first;
+	uint8_t digest[SM_DIGEST];
+};
+
+struct sm_upload {
+	struct sm_repo *repo;
+	char client[SM_CLIENT_MAX], vid[SM_VID_TEXT];
+	char dir[PATH_MAX];
+	uint8_t id[SM_UUID];		/* random, of this upload */
+	int lock;
+	struct sm_gen_info info;
+	struct sm_generation parent;	/* when info.has_parent */
+	struct sm_pack_writer *packs;	/* sealed ones have no descriptor and no index any more */
+	uint32_t nr_packs;
+	struct sm_spill entries;	/* struct sm_entry, pack = number of the pack in this upload */
+	struct sm_spill leaves;		/* struct upload_leaf */
+	uint64_t data_bytes, zero_bytes, stored;
+	uint8_t *raw;			/* SM_MAX_RAW */
+};
+
+/* upload_path() - a name in the staging directory */
+void upload_path(const struct sm_upload *u, char path[PATH_MAX], const char *name);
+/* upload_remove() - remove the staging directory and all in it */
+int upload_remove(const char *dir, struct sm_err *e);
+int upload_seal_last(struct sm_upload *u, struct sm_err *e);
+/* upload_check_new() - may the generation be published on this list? As sm_upload_open(); @parent: index or -1 */
+int upload_check_new(const struct sm_gen_info *info, const struct sm_generations *g, ssize_t *parent,
+		     struct sm_receipt *receipt, struct sm_err *e);
+/* volume_lock() - descriptor of the held lock, or -errno */
+int volume_lock(struct sm_repo *r, const char *vid, struct sm_err *e);
+
+#endif
