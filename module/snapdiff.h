@@ -10,8 +10,8 @@
  *   bits.c        cache of the current changed set: windows of bits, filled from the store, evictable
  *   store.c       owner of the core's store: metadata I/O, store lock, background thread. The only file that includes core headers.
  *   generation.c  create (consistency groups, freeze), delete, bookmark, pin, label; what happens when the diff is full
- *   virt.c        /dev/snapvirtN
- *   netlink.c     the generic netlink family
+ *   virt*.c       /dev/snapvirtN
+ *   netlink*.c    the generic netlink family
  *   event.c       events: netlink multicast, uevent, dm event, kernel log
  *
  * Order of locks (outer first):
