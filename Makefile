@@ -19,6 +19,10 @@ PKG_CONFIG ?= pkg-config
 
 .DEFAULT_GOAL := all
 
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say := @$(if $(V),:,echo) " "
+
 #
 # Flags
 #
@@ -48,6 +52,7 @@ CORE_INC := -Imodule/core -Iuserspace/shim -Imodule/uapi
 
 PROGRAMS := snapctl snapmeta snapbackup snaprestore snapagentd snapmediad snapmedia
 programs := $(foreach p,$(PROGRAMS),$(if $(wildcard userspace/$(p)/*.c),$(p)))
+CORE_USERS := snapctl snapmeta
 MEDIA_USERS := snapbackup snaprestore snapmediad snapmedia snapagentd
 
 core_src := $(wildcard module/core/*.c) $(wildcard userspace/shim/*.c)
@@ -74,7 +79,8 @@ programs: $(bins)
 tools: $(tools)
 unit-programs: $(units)
 
-# Core headers are seen only by what is allowed to know the core.
+# Core headers are seen only by what is allowed to know the core; the others have
+# the shim's offline.h for what they do to a diff that is not attached.
 $(B)/obj/module/core/%.o $(B)/obj/userspace/shim/%.o: INC = $(CORE_INC)
 $(B)/san/module/core/%.o $(B)/san/userspace/shim/%.o: INC = $(CORE_INC)
 $(B)/obj/userspace/snapmeta/%.o: INC = $(CORE_INC) $(USER_INC)
@@ -86,16 +92,19 @@ INC = $(USER_INC)
 
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(INC) -I$(<D) -MMD -MP -c -o $@ $<
+	$(say) CC $@
+	$(Q)$(CC) $(ALL_CFLAGS) $(INC) -I$(<D) -MMD -MP -c -o $@ $<
 
 $(B)/san/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(SAN_CFLAGS) $(INC) -I$(<D) -MMD -MP -c -o $@ $<
+	$(say) CC $@
+	$(Q)$(CC) $(SAN_CFLAGS) $(INC) -I$(<D) -MMD -MP -c -o $@ $<
 
 define archive
 @mkdir -p $(@D)
 @rm -f $@
-$(AR) rcs $@ $(filter %.o,$^)
+$(say) AR $@
+$(Q)$(AR) rcs $@ $(filter %.o,$^)
 endef
 
 $(B)/libsnapcore.a: $(call obj,$(core_src)) ; $(archive)
@@ -116,23 +125,27 @@ san_libs := $(if $(media_src),$(B)/san/libsnapmedia.a) \
 define program
 $(B)/bin/$(1): $(call obj,$(wildcard userspace/$(1)/*.c)) \
 	$(if $(filter $(1),$(MEDIA_USERS)),$(lib_media)) $(lib_base) \
-	$(if $(filter snapmeta,$(1)),$(lib_core))
+	$(if $(filter snapmeta snapctl,$(1)),$(lib_core))
 	@mkdir -p $$(@D)
-	$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $(LIBS)
+	$(say) LD $$@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $(LIBS)
 endef
 $(foreach p,$(programs),$(eval $(call program,$(p))))
 
 $(tools): $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(lib_media) $(lib_base) $(lib_core)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
 
 $(units): $(B)/tests/unit/%: $(B)/san/tests/unit/%.o $(call san,$(unit_help_src)) $(san_libs)
 	@mkdir -p $(@D)
-	$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka -lm
+	$(say) LD $@
+	$(Q)$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka -lm
 
 $(B)/tests/sim/sim: $(call obj,$(sim_src)) $(lib_core)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
 
 -include $(shell find $(B)/obj $(B)/san -name '*.d' 2>/dev/null)
 .SECONDARY:
