@@ -11,9 +11,6 @@
 
 #include "snapctl.h"
 
-/* Smaller than this no store fits; how much is needed beyond it snap_offline_format() knows. */
-#define DIFF_MIN	(1u << 20)
-
 struct attach {
 	const char *name, *primary_path, *diff_path;
 	const char *on_full;
@@ -47,9 +44,9 @@ static int check_devices(struct attach *a, struct snap_err *e)
 				    a->primary_path);
 	if (!a->primary.size)
 		return snap_err_set(e, -ENODEV, a->primary_path, "has no medium: its size is 0");
-	if (a->diff.size < DIFF_MIN)
-		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "too small for a diff: %llu bytes, at least 1 MiB is needed",
-				    (unsigned long long)a->diff.size);
+	if (a->diff.size < STORE_MIN_SIZE)
+		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "too small for a diff: %llu bytes, at least %llu are needed",
+				    (unsigned long long)a->diff.size, (unsigned long long)STORE_MIN_SIZE);
 	if (snap_blk_mounted(a->primary.dev, where, sizeof(where)))
 		return snap_err_set(e, -EBUSY, a->primary_path,
 				    "is mounted on %s: unmount it, attach, then mount /dev/mapper/%s instead", where, a->name);

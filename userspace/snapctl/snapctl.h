@@ -33,6 +33,8 @@ extern const struct snap_cmd cmd_unpin;
 
 /* store.c: the diff as a device with or without a store; used by format and attach. */
 
+#define STORE_MIN_SIZE	(16ULL << 20)	/* = SNAP_OFFLINE_MIN_SIZE */
+
 struct store_opts {
 	uint32_t chunk_size;		/* bytes, 0: default */
 	uint64_t journal_size;		/* bytes, 0: default */

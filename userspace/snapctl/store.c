@@ -2,8 +2,8 @@
 /*
  * The differential volume before it is attached: is there a store on it, and may there be one?
  *
- * The order of refusals in store_format(): not a block device, in use, read-only, a store or something foreign
- * on it. Only then is anything written.
+ * The order of refusals in store_format(): not a block device, in use, read-only, too small, a store or something
+ * foreign on it. Only then is anything written.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,6 +13,8 @@
 
 #define CHUNK_MIN	4096u
 #define CHUNK_MAX	(1u << 20)
+
+_Static_assert(STORE_MIN_SIZE == SNAP_OFFLINE_MIN_SIZE, "snapctl.h says what offline.h says");
 
 int store_check_chunk(uint64_t chunk_size, struct snap_err *e)
 {
@@ -94,12 +96,15 @@ int store_format(const char *path, const struct store_opts *opts, struct snap_er
 		return err;
 	if (blk.read_only)
 		return snap_err_set(e, -EACCES, path, "cannot format: the device is read-only");
+	if (blk.size < STORE_MIN_SIZE)
+		return snap_err_set(e, -EMEDIUMTYPE, path, "too small for a diff: %llu bytes, at least %llu are needed",
+				    (unsigned long long)blk.size, (unsigned long long)STORE_MIN_SIZE);
 	err = check_content(path, opts->force, e);
 	if (err)
 		return err;
 	err = snap_offline_format(path, &fo, why, sizeof(why));
-	if (err > 0)
-		err = -err;
+	if (err == -ENOSPC)	/* the wrong device, not a failure of this one */
+		err = -EMEDIUMTYPE;
 	if (err)
 		return snap_err_set(e, err, path, "cannot format: %s", why[0] ? why : strerror(-err));
 	return 0;
