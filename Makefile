@@ -33,7 +33,7 @@ PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 LIBS := -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lpthread
 
 WARN := -Wall -Wextra -Werror -Wstrict-prototypes -Wmissing-prototypes \
-	-Wshadow -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+	-Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 BASE := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
 	-DSNAPDIFF_VERSION='"$(VERSION)"' $(WARN) $(PKG_CFLAGS) -g -pthread
 HARDEN := -fstack-protector-strong -fstack-clash-protection \
