@@ -270,7 +270,7 @@ int sd_group_put_gen(struct sd_store *s, struct sd_group *g, const struct sd_gen
 	return 0;
 }
 
-static int add_range(struct sd_store *s, struct sd_group *g, u8 code, u8 flags, u32 first, u32 last)
+static int add_gen_range(struct sd_store *s, struct sd_group *g, u8 code, u8 flags, u32 first, u32 last)
 {
 	struct group_priv *p = priv_of(g);
 	struct sd_op_range *op;
@@ -292,12 +292,12 @@ static int add_range(struct sd_store *s, struct sd_group *g, u8 code, u8 flags, 
 
 int sd_group_del_gens(struct sd_store *s, struct sd_group *g, u32 first, u32 last)
 {
-	return add_range(s, g, SD_OP_DEL_GENS, 0, first, last);
+	return add_gen_range(s, g, SD_OP_DEL_GENS, 0, first, last);
 }
 
 int sd_group_lose_gens(struct sd_store *s, struct sd_group *g, u32 first, u32 last, bool unknown)
 {
-	return add_range(s, g, SD_OP_LOSE_GENS, unknown ? SD_OP_F_UNKNOWN : 0, first, last);
+	return add_gen_range(s, g, SD_OP_LOSE_GENS, unknown ? SD_OP_F_UNKNOWN : 0, first, last);
 }
 
 /* ---- sealing, committing --------------------------------------------------------------------------------------- */

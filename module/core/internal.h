@@ -375,7 +375,7 @@ struct sd_store {
 };
 
 int sd_super_read(struct sd_store *s, struct sd_disk_super *super);
-void sd_super_encode(struct sd_store *s, struct sd_disk_super *super, u64 txid);
+void sd_super_encode(struct sd_store *s, struct sd_disk_super *super);
 int sd_super_write(struct sd_store *s, const struct sd_disk_super *super, u64 txid);	/* flushed */
 int sd_super_write_now(struct sd_store *s);	/* next txid, no change of the catalog */
 

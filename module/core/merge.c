@@ -151,7 +151,7 @@ enum sd_work sd_merge_wanted(struct sd_store *s)
 	return work;
 }
 
-static void merge_destroy(struct sd_store *s, struct sd_merge *m)
+static void merge_destroy(struct sd_merge *m)
 {
 	sd_builder_exit(&m->b);
 	sd_blocks_clear(&m->space);
@@ -165,7 +165,7 @@ static void merge_destroy(struct sd_store *s, struct sd_merge *m)
 }
 
 /* Records of one chunk are never split over two slices: so many may come on top. */
-static u64 slice_room(struct sd_store *s, const struct sd_merge *m)
+static u64 slice_room(const struct sd_store *s, const struct sd_merge *m)
 {
 	u64 total = 0;
 	u32 i;
@@ -184,7 +184,7 @@ int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
 		return -ENOMEM;
 	m->v = sd_version_get(s);
 	if (!pick_partial(m->v, m) && !pick_tier(m->v, m) && !(idle_too && pick_purge(m->v, m))) {
-		merge_destroy(s, m);
+		merge_destroy(m);
 		return -ENODATA;
 	}
 	if (!m->out) {
@@ -199,7 +199,7 @@ int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
 	if (!err)
 		err = sd_alloc_take_list(s, sd_run_blocks(m->max_records), &m->space);
 	if (err) {
-		merge_destroy(s, m);
+		merge_destroy(m);
 		return err;
 	}
 	if (!m->out)
@@ -353,7 +353,7 @@ int sd_merge_run(struct sd_merge *m, u64 txid)
 		sd_iter_add(&it, m->in[i], NULL, i);
 	if (m->nr_in)
 		add_context(&it, m);
-	err = sd_iter_seek(&it, m->from == U64_MAX ? U64_MAX : m->from, 0);
+	err = sd_iter_seek(&it, m->from, 0);
 	if (!err)
 		err = merge_stream(m, &it);
 	if (!err)
@@ -486,11 +486,11 @@ int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *ne
 	if (err)
 		return err;
 	out = make_output(s, m, &err);
-	for (i = 0; !err && i < next->nr_runs; i++) {
+	for (i = 0; i < next->nr_runs; i++) {
 		struct sd_run *r = next->runs[i];
 
 		n = input_index(m, r);
-		if (n != NO_TAG || r == m->out) {
+		if (!err && (n != NO_TAG || r == m->out)) {
 			struct sd_run *with = NULL;
 
 			if (n != NO_TAG)
@@ -508,9 +508,11 @@ int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *ne
 		}
 		next->runs[k++] = r;
 	}
-	if (err)	/* the store fails; the version is thrown away, with what is left in it */
-		return err;
 	next->nr_runs = k;
+	if (err) {	/* the store fails, and this version is thrown away */
+		sd_run_put(out);
+		return err;
+	}
 	for (i = 0; i < m->nr_shrink; i++)
 		sd_gens_count_changed(s, m->shrink[i].gen, -(s64)m->shrink[i].n);
 	s->merges++;
@@ -523,5 +525,5 @@ void sd_merge_free(struct sd_store *s, struct sd_merge *m, bool failed)
 
 	for (i = 0; failed && i < m->space.nr; i++)
 		sd_alloc_untake(s, m->space.r[i].addr, m->space.r[i].nr);
-	merge_destroy(s, m);
+	merge_destroy(m);
 }

@@ -4,7 +4,7 @@
 
 #define FEATURES_INCOMPAT	0ull
 
-void sd_super_encode(struct sd_store *s, struct sd_disk_super *d, u64 txid)
+void sd_super_encode(struct sd_store *s, struct sd_disk_super *d)
 {
 	u32 i;
 
@@ -184,7 +184,7 @@ int sd_format(struct sd_dev *dev, const struct sd_format_params *p)
 	s->alloc.start = 2 + journal;
 	s->alloc.nr_groups = DIV_ROUND_UP(s->nr_blocks - s->alloc.start, SD_GROUP_BLOCKS);
 	s->alloc.free = s->nr_blocks - s->alloc.start - 2ull * s->alloc.nr_groups;
-	sd_super_encode(s, d, 1);
+	sd_super_encode(s, d);
 	/* The old first block of the journal must not look like this store's: its uuid is another one, or it is none. */
 	err = sd_super_write(s, d, 0);
 	if (!err)

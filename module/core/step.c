@@ -306,7 +306,7 @@ int sd_step_prepare(struct sd_step *st)
 	st->super = sd_zalloc(SD_BLOCK_SIZE);
 	if (!st->super)
 		return -ENOMEM;
-	sd_super_encode(s, st->super, st->txid);
+	sd_super_encode(s, st->super);
 	st->super->journal_tail = cpu_to_le64(st->tail);
 	st->super->journal_seq = cpu_to_le64(st->tail_seq);
 	st->super->journal_crc = cpu_to_le32(st->tail_crc);
@@ -394,6 +394,9 @@ int sd_step_end(struct sd_step *st, int err)
 	if (!err) {
 		step_done(s, st);
 	} else if (st->prepared) {
+		/* Failed by somebody else meanwhile: this step's superblock may have been written over the one that says so. */
+		if (s->failed)
+			sd_super_write_now(s);
 		sd_store_fail(s);
 		if (st->frozen && !s->spare) {
 			s->spare = st->frozen;

@@ -29,8 +29,12 @@ typedef int32_t s32;
 #define container_of(p, type, member) ((type *)((char *)(p) - offsetof(type, member)))
 #define ARRAY_SIZE(a)		(sizeof(a) / sizeof((a)[0]))
 #define DIV_ROUND_UP(n, d)	(((n) + (d) - 1) / (d))
-#define min(a, b)		({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a < _b ? _a : _b; })
-#define max(a, b)		({ __typeof__(a) _a = (a); __typeof__(b) _b = (b); _a > _b ? _a : _b; })
+/* Names of their own for each use, so that min(a, min(b, c)) shadows nothing. */
+#define SD_CAT_(a, b)		a##b
+#define SD_NAME_(a, n)		SD_CAT_(a, n)
+#define SD_PICK_(a, b, op, x, y) ({ __typeof__(a) x = (a); __typeof__(b) y = (b); x op y ? x : y; })
+#define min(a, b)		SD_PICK_(a, b, <, SD_NAME_(_x, __COUNTER__), SD_NAME_(_y, __COUNTER__))
+#define max(a, b)		SD_PICK_(a, b, >, SD_NAME_(_x, __COUNTER__), SD_NAME_(_y, __COUNTER__))
 #define min_t(t, a, b)		min((t)(a), (t)(b))
 #define max_t(t, a, b)		max((t)(a), (t)(b))
 #define is_power_of_2(n)	((n) && !((n) & ((n) - 1)))
