@@ -247,6 +247,12 @@ static void mark_taken(struct sd_alloc *a, u32 group, u32 bit, u32 len)
 	a->avail -= len;
 }
 
+u64 sd_alloc_reserve(const struct sd_store *s)
+{
+	/* What a transaction needs grows with the catalog, and with the records of one chunk, which a merge does not split. */
+	return s->alloc.reserve + 2ull * s->cat.nr + s->alloc.nr_groups / 64 + s->sum.highest / 64;
+}
+
 int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, u32 *got)
 {
 	struct sd_alloc *a = &s->alloc;
@@ -257,9 +263,11 @@ int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, 
 	int err;
 
 	if (!meta) {
-		if (a->avail < a->reserve + unit)
+		u64 reserve = sd_alloc_reserve(s);
+
+		if (a->avail < reserve + unit)
 			return -ENOSPC;
-		want = min_t(u64, want, (a->avail - a->reserve) / unit * unit);
+		want = min_t(u64, want, sd_div64(a->avail - reserve, unit) * unit);
 	}
 	/* The group of the cursor is looked at twice: from the cursor on, and at the end from its beginning. */
 	for (i = 0; i <= a->nr_groups; i++, from = 0) {

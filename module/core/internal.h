@@ -69,11 +69,12 @@ struct sd_alloc {
 	u64 start;		/* block of group 0 */
 	u64 end;		/* first block behind the device */
 	u64 free, avail;	/* sums */
-	u64 reserve;		/* data leaves so much for metadata */
+	u64 reserve;		/* fixed part of sd_alloc_reserve() */
 	u32 data_group, data_bit, meta_group, meta_bit;	/* where to look next */
 	u32 nr_pages, max_pages, clock;
 };
 
+u64 sd_alloc_reserve(const struct sd_store *s);	/* blocks that data leaves for metadata */
 int sd_alloc_init(struct sd_store *s);		/* counts come from the catalog */
 void sd_alloc_exit(struct sd_store *s);
 u32 sd_group_capacity(const struct sd_alloc *a, u32 group);	/* blocks beside the bitmaps */

@@ -226,7 +226,7 @@ void sd_info(struct sd_store *s, struct sd_info *i)
 	i->failed = s->failed;
 	i->nr_blocks = s->nr_blocks;
 	i->free_blocks = s->alloc.avail;
-	i->reserved_blocks = s->alloc.reserve;
+	i->reserved_blocks = sd_alloc_reserve(s);
 	i->journal_blocks = s->j.blocks;
 	i->journal_used = sd_journal_used(&s->j);
 	i->records_new = sd_mem_count(s->cur->active) + (s->cur->frozen ? sd_mem_count(s->cur->frozen) : 0);

@@ -85,7 +85,7 @@ static u64 prepare_needs(struct sd_store *s, bool freeze)
 {
 	u64 records = freeze ? (u64)s->mem_records + SD_GROUP_MAX_ITEMS * 8 : 0;
 
-	return sd_run_blocks(records) + 2ull * s->cat.nr + s->cat.nr_index + 16;
+	return sd_run_blocks(records) + 2ull * s->cat.nr + s->cat.nr_index + s->alloc.nr_groups / 128 + 16;
 }
 
 int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
