@@ -51,7 +51,7 @@ CORE_INC := -Imodule/core -Iuserspace/shim -Imodule/uapi
 #
 
 PROGRAMS := snapctl snapmeta snapbackup snaprestore snapagentd snapmediad snapmedia
-programs := $(foreach p,$(PROGRAMS),$(if $(wildcard userspace/$(p)/*.c),$(p)))
+programs := $(foreach p,$(PROGRAMS),$(if $(shell grep -l '^int main\>' userspace/$(p)/*.c 2>/dev/null),$(p)))
 CORE_USERS := snapctl snapmeta
 MEDIA_USERS := snapbackup snaprestore snapmediad snapmedia snapagentd
 
@@ -72,7 +72,7 @@ bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 
-.PHONY: all programs tools unit-programs unit sim module kernels check bench \
+.PHONY: all programs tools unit-programs unit sim module module-locked kernels check bench \
 	demo lint install install-module clean checkpatch
 all: programs tools
 programs: $(bins)
@@ -194,14 +194,19 @@ KVER ?= $(shell uname -r)
 module:
 	$(MAKE) -C /lib/modules/$(KVER)/build M=$(CURDIR) modules
 else
+# KO_OUT: where to copy the result, still under the lock.
 MB := $(CURDIR)/$(B)/module/$(KERNEL)
 module:
 	@mkdir -p $(MB)/module
-	@rsync -a --delete --include='*/' --include='*.[ch]' --include='*.o' \
-		--filter='P *.o' --filter='P .*.cmd' --exclude='*' module/ $(MB)/module/
-	@cp -p Kbuild $(MB)/Kbuild
+	@flock $(B)/module/.lock-$(KERNEL) $(MAKE) --no-print-directory module-locked
+
+module-locked:
+	@rsync -a --delete --include='*/' --include='*.[ch]' --filter='P *.o' \
+		--filter='P .*.cmd' --exclude='*' module/ $(MB)/module/
+	@rsync -a Kbuild $(MB)/Kbuild
 	@set -e; k=$(KDIR); [ -n "$$k" ] || k=$$(tests/vm/kernel $(KERNEL)); \
 	$(MAKE) -C $$k/build M=$(MB) $$(cat $$k/kmake) KCFLAGS=-Werror modules
+	@$(if $(KO_OUT),cp $(MB)/snapdiff.ko $(KO_OUT))
 endif
 
 #
@@ -218,6 +223,13 @@ install: all install-module
 		install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
 		install -m 644 "$$@" $(DESTDIR)$(PREFIX)/share/man/man$$s; \
 	done
+	$(call install_data,userspace/completion/*,$(PREFIX)/share/bash-completion/completions)
+	$(call install_data,userspace/udev/*.rules,/usr/lib/udev/rules.d)
+	$(call install_data,userspace/systemd/*.service userspace/systemd/*.socket,/usr/lib/systemd/system)
+
+# Files and the directory for them; nothing where there are none.
+install_data = $(if $(wildcard $(1)),install -d $(DESTDIR)$(2) && \
+	install -m 644 $(wildcard $(1)) $(DESTDIR)$(2))
 
 install-module:
 	install -d $(MODSRC)/module/core $(MODSRC)/module/uapi/linux
