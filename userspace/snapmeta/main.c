@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "snapmeta.h"
+
+static const struct snap_cmd *const cmds[] = {
+	&cmd_check,
+	&cmd_dump,
+	&cmd_copy_generation,
+	NULL
+};
+
+static const struct snap_program snapmeta = {
+	.name = "snapmeta",
+	.summary = "Check, dump and read differential volumes offline",
+	.cmds = cmds,
+};
+
+int main(int argc, char **argv)
+{
+	return snap_main(&snapmeta, argc, argv);
+}
