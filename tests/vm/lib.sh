@@ -45,7 +45,7 @@ uml_command()
 	     "$kdir/linux" "mem=$mem" root=hostfs rootfstype=hostfs rootflags=/ ro
 	     "init=$here/init" "SDVM=$ctl" umid=guest "uml_dir=$ctl/uml/"
 	     con=null con0=null,fd:1 con1=null,fd:8
-	     loglevel=7 oops=panic panic=1)
+	     loglevel=7 random.trust_bootloader=on random.trust_cpu=on oops=panic panic=1)
 	for f in "${files[@]+"${files[@]}"}"; do
 		run+=("ubd$n=$f")
 		n=$((n + 1))
@@ -154,14 +154,13 @@ add_share()
 
 complaint_re='BUG: |BUG at |kernel BUG|WARNING: |Oops|possible circular locking|inconsistent lock state|suspicious RCU|KASAN: |UBSAN: |unreferenced object|blocked for more than|general protection|Call Trace|Kernel panic|rcu_sched self-detected|detected stalls|bad unlock balance|held lock freed|lock held when returning|possible recursive locking|sleeping function called|list_(add|del) corruption|ODEBUG|refcount_t'
 
-# console_complaints FILE ALLOW: line numbers of what is a complaint.
+# console_complaints FILE ALLOW: line numbers of what is a complaint. What follows
+# the rig's own dump of the tasks before the time limit is not.
 console_complaints()
 {
-	if [ -n "$2" ]; then
-		grep -nE "$complaint_re" "$1" | grep -vE "$2"
-	else
-		grep -nE "$complaint_re" "$1"
-	fi | cut -d: -f1 | head -n 50
+	sed '/rig: time limit is near/,$d' "$1" | grep -nE "$complaint_re" |
+		if [ -n "$2" ]; then grep -vE "$2"; else cat; fi |
+		cut -d: -f1 | head -n 50
 }
 
 # console_context FILE NUMBERS: the first complaint and the lines around it.
