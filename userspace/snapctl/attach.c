@@ -113,6 +113,10 @@ static int attach(struct attach *a, struct snap_err *e)
 	if (!err && a->on_full)
 		err = snap_parse_on_full(a->on_full, &policy, e);
 	if (!err)
+		err = snap_dm_exists(a->name, e);
+	if (err > 0)
+		err = snap_err_set(e, -EEXIST, a->name, "a device-mapper device of this name exists already");
+	if (!err)
 		err = check_devices(a, e);
 	/* Without the module nothing shall be formatted either. Asking for its netlink family loads it. */
 	if (!err)
@@ -120,11 +124,7 @@ static int attach(struct attach *a, struct snap_err *e)
 	if (err)
 		return err;
 	snap_nl_close(nl);
-	err = snap_dm_exists(a->name, e);
-	if (err > 0)
-		return snap_err_set(e, -EEXIST, a->name, "a device-mapper device of this name exists already");
-	if (!err)
-		err = prepare_store(a, e);
+	err = prepare_store(a, e);
 	return err ? err : make_volume(a, e);
 }
 
