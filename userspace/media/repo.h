@@ -128,6 +128,9 @@ int sm_upload_commit(struct sm_upload *u, const char *manifest, size_t len, stru
 /* sm_upload_close() - free; what was not committed can be taken up again */
 void sm_upload_close(struct sm_upload *u);
 
+/* sm_upload_abandon() - throw away what was staged, and close */
+int sm_upload_abandon(struct sm_upload *u, struct sm_err *e);
+
 /* sm_repo_expire_uploads() - remove uploads that nobody has touched for so long, and are not in use. Return: how many, or -errno. */
 int sm_repo_expire_uploads(struct sm_repo *r, uint64_t seconds, struct sm_err *e);
 

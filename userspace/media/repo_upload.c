@@ -523,6 +523,14 @@ void sm_upload_close(struct sm_upload *u)
 	free(u);
 }
 
+int sm_upload_abandon(struct sm_upload *u, struct sm_err *e)
+{
+	int err = upload_remove(u->dir, e);
+
+	sm_upload_close(u);
+	return err;
+}
+
 /* ---- telling what is there ---- */
 
 static int tell_record(struct sm_upload *u, uint16_t type, const uint8_t *head, size_t len, const struct sm_have_ops *ops,

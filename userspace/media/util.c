@@ -26,31 +26,6 @@ int sm_fail(struct sm_err *e, int code, const char *fmt, ...)
 	return code;
 }
 
-int sm_exit_code(int err)
-{
-	switch (-err) {
-	case 0:
-		return 0;
-	case EPERM:
-	case EACCES:
-		return 2;
-	case ENOMEM:
-		return 3;
-	case ENOENT:
-	case ENODEV:
-	case ENODATA:
-	case ENXIO:
-	case ENOTBLK:
-	case ENOTDIR:
-		return 4;
-	case EBUSY:
-	case EEXIST:
-		return 5;
-	default:
-		return 6;
-	}
-}
-
 void sm_hex(const uint8_t *data, size_t len, char *text)
 {
 	static const char digits[] = "0123456789abcdef";

@@ -4,8 +4,8 @@
  * whole reads and writes, CRC32C, SHA-256, and an array that may become larger than memory.
  *
  * Errors: a function that can fail returns 0 or a negative errno and fills the struct sm_err it
- * was given with one line "what: why" for people. The number decides the exit status, the text
- * never does.
+ * was given with one line "what: why" for people. The number decides the exit status
+ * (snap_err_exit()), the text never does.
  */
 #ifndef SNAPMEDIA_UTIL_H
 #define SNAPMEDIA_UTIL_H
@@ -34,9 +34,6 @@ struct sm_err {
  * @code: negative errno; returned
  */
 int sm_fail(struct sm_err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-
-/* sm_exit_code() - the exit status for a negative errno: 2 permission, 3 memory, 4 not found, 5 busy or exists, 6 other */
-int sm_exit_code(int err);
 
 void sm_hex(const uint8_t *data, size_t len, char *text);
 /* sm_unhex() - exactly 2 * @len lower case digits; 0 or -EINVAL */

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SNAPBACKUP_BACKUP_H
+#define SNAPBACKUP_BACKUP_H
+
+#include "dest.h"
+#include "plan.h"
+#include "session.h"
+#include "source.h"
+
+enum base_mode { BASE_AUTO, BASE_NONE, BASE_NUMBER };
+
+struct backup_options {
+	struct source *source;
+	struct sm_dest dest;
+	const char *dest_text;
+	enum base_mode base_mode;
+	uint32_t base;
+	int level;
+	bool dry_run, quiet, progress_json, json, keep_bookmark, force;
+	const volatile int *stop;
+};
+
+/* backup_run() - all of a backup, up to the receipt line. Return: 0 or -errno with the reason in @e. */
+int backup_run(const struct backup_options *o, struct sm_err *e);
+
+/* The base that was chosen. number 0: none, a full backup, and why. */
+struct base {
+	uint32_t number;
+	uint64_t size;
+	uint8_t manifest[SM_DIGEST];
+	char reason[256];
+};
+
+/*
+ * base_choose() - the newest generation that both sides know
+ * @c: connected, or oneway: then only our own notes say what was sent
+ * @older_than: in auto mode only bases with a smaller number
+ */
+int base_choose(const struct backup_options *o, struct sm_client *c, uint32_t older_than, struct base *b, struct sm_err *e);
+
+/* notes_*() - the manifests of what was sent from here: $SNAPDIFF_STATE_DIR or /var/lib/snapdiff */
+int notes_save(const struct source *s, const char *manifest, struct sm_err *e);
+int notes_load(const struct source *s, uint32_t number, struct base *b, struct sm_err *e);
+
+#endif

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Which generation to build on. A number alone never decides: the generation's uuid must be the same on both sides,
+ * and the server is told the parent by the hash of its manifest.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backup.h"
+
+struct search {
+	const struct backup_options *o;
+	uint32_t older_than;
+	struct base *best;
+	bool server_has_any, server_has_number, candidate_there;
+};
+
+static const struct candidate *find_candidate(const struct source *s, const struct sm_gen_info *g)
+{
+	for (size_t i = 0; i < s->nr_candidates; i++) {
+		const struct candidate *c = &s->candidates[i];
+
+		if (c->number == g->number && (s->fixed_base || !memcmp(c->uuid, g->uuid, SM_UUID)))
+			return c;
+	}
+	return NULL;
+}
+
+static int consider(const struct sm_listed *l, void *arg)
+{
+	struct search *x = arg;
+	const struct source *s = x->o->source;
+	const struct sm_gen_info *g = &l->manifest.info;
+
+	if (memcmp(g->volume, s->volume, SM_UUID))
+		return 0;
+	x->server_has_any = true;
+	if (x->o->base_mode == BASE_NUMBER) {
+		if (g->number != x->o->base)
+			return 0;
+		x->server_has_number = true;
+	}
+	if (!find_candidate(s, g) || g->number >= x->older_than || g->number <= x->best->number)
+		return 0;
+	x->best->number = g->number;
+	x->best->size = g->size;
+	memcpy(x->best->manifest, l->hash, SM_DIGEST);
+	return 0;
+}
+
+static bool have_candidate(const struct source *s, uint32_t number)
+{
+	for (size_t i = 0; i < s->nr_candidates; i++)
+		if (s->candidates[i].number == number)
+			return true;
+	return false;
+}
+
+static int nothing_found(const struct search *x, struct base *b, struct sm_err *e)
+{
+	const struct source *s = x->o->source;
+	uint32_t n = x->o->base;
+
+	if (x->o->base_mode == BASE_NUMBER) {
+		if (!have_candidate(s, n))
+			return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it", s->name, n);
+		if (!x->server_has_number)
+			return sm_fail(e, -ENOENT, "%s: %s has no generation %u of this volume", s->name, x->o->dest_text, n);
+		return sm_fail(e, -ESTALE, "%s: generation %u on %s is another one (its uuid differs)", s->name, n, x->o->dest_text);
+	}
+	if (!s->nr_candidates)
+		snprintf(b->reason, sizeof(b->reason), "there is no older generation or bookmark");
+	else if (!x->server_has_any)
+		snprintf(b->reason, sizeof(b->reason), "the media server has nothing of this volume");
+	else
+		snprintf(b->reason, sizeof(b->reason), "no generation or bookmark here is on the media server");
+	return 0;
+}
+
+static int choose_remote(const struct backup_options *o, struct sm_client *c, uint32_t older_than, struct base *b,
+			 struct sm_err *e)
+{
+	struct search x = { .o = o, .older_than = older_than, .best = b };
+	char uuid[SM_UUID_TEXT];
+	int err;
+
+	sm_uuid_format(o->source->volume, uuid);
+	err = sm_client_list(c, uuid, consider, &x, e);
+	if (err || b->number)
+		return err;
+	return nothing_found(&x, b, e);
+}
+
+int base_choose(const struct backup_options *o, struct sm_client *c, uint32_t older_than, struct base *b, struct sm_err *e)
+{
+	memset(b, 0, sizeof(*b));
+	if (o->base_mode == BASE_NONE) {
+		snprintf(b->reason, sizeof(b->reason), "asked for");
+		return 0;
+	}
+	if (!c->oneway)
+		return choose_remote(o, c, older_than, b, e);
+	if (o->base_mode == BASE_AUTO) {
+		snprintf(b->reason, sizeof(b->reason), "a stream cannot say what it is added to (--base N can)");
+		return 0;
+	}
+	if (!have_candidate(o->source, o->base))
+		return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it",
+			       o->source->name, o->base);
+	return notes_load(o->source, o->base, b, e);
+}

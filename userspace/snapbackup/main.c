@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "backup.h"
+#include "cmd.h"
+#include "name.h"
+
+static volatile int stop;
+
+static void on_signal(int sig)
+{
+	(void)sig;
+	stop = 1;
+}
+
+struct arguments {
+	const char *dest, *base, *keep, *image, *base_image, *uuid, *gen_uuid, *volume_name;
+	uint32_t gen, level;
+	bool dry_run, quiet, progress_json, json, force;
+};
+
+static const char help[] =
+	"Sends a generation of volume NAME (default: the only one attached) to DEST:\n"
+	"  HOST[:PORT]              a media server (loopback only, until there is TLS)\n"
+	"  ssh://[USER@]HOST[/REPO] snapmediad over ssh; $SNAPDIFF_SSH replaces the command \"ssh\"\n"
+	"  REPO                     a repository directory on this machine\n"
+	"  - or FILE                a self-contained stream\n"
+	"--base auto takes the newest older generation or bookmark that both sides know, else sends all and says why.\n"
+	"A backup that broke off is taken up where it was when the same command is run again.\n"
+	"--image backs up a plain image or idle device instead; its changes are found by comparing with --base-image,\n"
+	"the image of generation --base.";
+
+static int run(int argc, char **argv);
+
+static const struct snap_cmd cmd = {
+	.args = "[NAME] --gen N --dest DEST",
+	.summary = "send a generation to a media server",
+	.help = help,
+	.min_args = 0,
+	.max_args = 1,
+	.run = run,
+};
+
+static int parse_base(const char *text, struct backup_options *o)
+{
+	struct snap_err se;
+
+	if (!text || !strcmp(text, "auto"))
+		o->base_mode = BASE_AUTO;
+	else if (!strcmp(text, "none"))
+		o->base_mode = BASE_NONE;
+	else if (snap_parse_u32(text, 1, UINT32_MAX - 1, &o->base, &se))
+		return -EINVAL;
+	else
+		o->base_mode = BASE_NUMBER;
+	return 0;
+}
+
+static int usage(const struct arguments *a, struct backup_options *o, int argc)
+{
+	if (!a->gen || !a->dest)
+		return snap_usage_error("--gen and --dest are needed");
+	if (parse_base(a->base, o))
+		return snap_usage_error("--base: a number, auto or none");
+	if (o->base_mode == BASE_NUMBER && o->base >= a->gen)
+		return snap_usage_error("--base: must be older than --gen");
+	if (a->keep && strcmp(a->keep, "bookmark"))
+		return snap_usage_error("--keep: only \"bookmark\"");
+	if (a->level > 19)
+		return snap_usage_error("--compress: 0 to 19");
+	if (!a->image && (a->base_image || a->uuid || a->gen_uuid || a->volume_name))
+		return snap_usage_error("--base-image, --uuid, --gen-uuid, --volume-name belong to --image");
+	if (a->image && (!a->uuid || argc || a->keep))
+		return snap_usage_error("--image needs --uuid (of the volume), and takes neither NAME nor --keep");
+	if (a->image && !a->base_image != (o->base_mode != BASE_NUMBER))
+		return snap_usage_error("--image: --base N and --base-image go together");
+	return 0;
+}
+
+static int backup(const struct arguments *a, struct backup_options *o, const char *name)
+{
+	struct image_options io = { a->image, a->base_image, a->uuid, a->gen_uuid, a->volume_name, a->gen, o->base };
+	struct sm_err e = { 0 };
+	struct snap_err se;
+	int err = sm_dest_parse(a->dest, &o->dest, &e);
+
+	if (!err)
+		err = a->image ? source_image(&io, &o->source, &e) : source_volume(name, a->gen, &o->source, &e);
+	if (!err) {
+		err = backup_run(o, &e);
+		o->source->ops->close(o->source);
+	}
+	if (!err)
+		return 0;
+	snap_err_set(&se, err, "", "%s", e.text);
+	return snap_err_report(&se);
+}
+
+static int run(int argc, char **argv)
+{
+	struct arguments a = { .level = 1 };
+	const struct snap_opt opts[] = {
+		{ "gen", 'g', SNAP_OPT_U32, "N", &a.gen, "generation to send" },
+		{ "dest", 'd', SNAP_OPT_STRING, "DEST", &a.dest, "where to" },
+		{ "base", 'b', SNAP_OPT_STRING, "M|auto|none", &a.base, "send what differs from generation M (default auto)" },
+		{ "compress", 'z', SNAP_OPT_U32, "LEVEL", &a.level, "zstd level, 0 for none (default 1)" },
+		{ "keep", 0, SNAP_OPT_STRING, "bookmark", &a.keep, "afterwards turn the generation into a bookmark" },
+		{ "dry-run", 'n', SNAP_OPT_FLAG, NULL, &a.dry_run, "print what would be sent: extents and bytes" },
+		{ "force", 0, SNAP_OPT_FLAG, NULL, &a.force, "replace an existing stream file" },
+		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &a.quiet, "no progress, only the receipt" },
+		{ "progress-json", 0, SNAP_OPT_FLAG, NULL, &a.progress_json, "progress as lines of JSON on stderr" },
+		{ "json", 'J', SNAP_OPT_FLAG, NULL, &a.json, "the receipt as JSON" },
+		{ "image", 0, SNAP_OPT_STRING, "FILE", &a.image, "back up this image or idle device" },
+		{ "uuid", 0, SNAP_OPT_STRING, "UUID", &a.uuid, "volume uuid of the image" },
+		{ "gen-uuid", 0, SNAP_OPT_STRING, "UUID", &a.gen_uuid, "generation uuid of the image" },
+		{ "volume-name", 0, SNAP_OPT_STRING, "NAME", &a.volume_name, "volume name of the image" },
+		{ "base-image", 0, SNAP_OPT_STRING, "FILE", &a.base_image, "image of the base generation" },
+		{ 0 }
+	};
+	struct backup_options o = { .stop = &stop };
+	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	int rc = snap_opts(&cmd, opts, &argc, &argv);
+
+	if (rc >= 0)
+		return rc;
+	rc = usage(&a, &o, argc);
+	if (rc)
+		return rc;
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	o.dest_text = a.dest;
+	o.level = a.level;
+	o.dry_run = a.dry_run;
+	o.quiet = a.quiet;
+	o.progress_json = a.progress_json;
+	o.json = a.json;
+	o.force = a.force;
+	o.keep_bookmark = a.keep;
+	return backup(&a, &o, argc ? argv[0] : NULL);
+}
+
+int main(int argc, char **argv)
+{
+	return snap_main_single("snapbackup", &cmd, argc, argv);
+}

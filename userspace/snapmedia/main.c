@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "verbs.h"
+
+int report(int err, const struct sm_err *e)
+{
+	struct snap_err se;
+
+	if (!err)
+		return 0;
+	snap_err_set(&se, err, "", "%s", e->text);
+	return snap_err_report(&se);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct snap_cmd *const cmds[] = {
+		&cmd_init, &cmd_list, &cmd_show, &cmd_verify, &cmd_import, NULL
+	};
+	static const struct snap_program prog = { "snapmedia", "look after a media repository", cmds };
+
+	return snap_main(&prog, argc, argv);
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SNAPMEDIA_VERBS_H
+#define SNAPMEDIA_VERBS_H
+
+#include "cmd.h"
+#include "repo.h"
+
+extern const struct snap_cmd cmd_init, cmd_list, cmd_show, cmd_verify, cmd_import;
+
+/* report() - print why, and the exit code for it */
+int report(int err, const struct sm_err *e);
+
+#endif

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Three ways back. In all of them a range's bytes are checked against their digest before they are written, and
+ * at the end the whole is compared with what it was to be.
+ *
+ *	a repository directory	the map from the manifest down (repo_read.c)
+ *	a media server		the server does that; what it sends is checked again (incoming.c)
+ *	stream files		a full one and increments on it, each by the manifest hash of the one before
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "progress.h"
+#include "restore.h"
+
+struct snap_progress *restore_progress(const struct restore_options *o, uint64_t total)
+{
+	struct snap_progress_opts po = { .what = "restore", .quiet = o->quiet, .json = o->progress_json };
+
+	return snap_progress_start(&po, total);
+}
+
+/* ---- a directory ---- */
+
+static int copy_image(struct restore_options *o, struct sm_image *img, struct sm_err *e)
+{
+	struct snap_progress *p = restore_progress(o, o->target.size);
+	struct sm_image_piece x;
+	uint64_t done = 0;
+	int r;
+
+	while ((r = sm_image_next(img, &x, e)) > 0) {
+		r = x.zero ? target_zero(&o->target, x.offset, x.length, e) :
+			     target_write(&o->target, x.offset, x.data, x.length, e);
+		if (r)
+			break;
+		done += x.length;
+		snap_progress_update(p, done, 0);
+	}
+	snap_progress_end(p, !r);
+	return r;
+}
+
+int restore_repo(struct restore_options *o, struct sm_err *e)
+{
+	struct sm_generation g;
+	struct sm_image *img;
+	char vid[SM_VID_TEXT];
+	struct sm_repo r;
+	int err = sm_repo_open(o->from.path, &r, e);
+
+	if (err)
+		return err;
+	err = sm_repo_find(&r, NULL, o->volume, vid, e);
+	if (!err)
+		err = sm_repo_generation(&r, vid, o->gen, &g, e);
+	if (!err) {
+		err = sm_image_open(&r, &g, &img, e);
+		if (!err) {
+			err = target_open(&o->target, g.manifest.info.size, e);
+			if (!err)
+				err = copy_image(o, img, e);
+			sm_image_close(img);
+		}
+		sm_generation_done(&g);
+	}
+	sm_repo_close(&r);
+	return err;
+}
+
+/* ---- frames ---- */
+
+static int write_frame(struct target *t, const struct sm_incoming_frame *f, struct sm_err *e)
+{
+	const uint8_t *raw = f->raw;
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < f->nr; i++) {
+		struct sm_extent x = sm_extent_at(f->extents, i);
+
+		if (f->zero)
+			err = target_zero(t, x.offset, x.length, e);
+		else
+			err = target_write(t, x.offset, raw, x.length, e);
+		raw += f->zero ? 0 : x.length;
+	}
+	return err;
+}
+
+static int copy_frames(struct restore_options *o, struct sm_incoming *in, uint64_t total, struct sm_err *e)
+{
+	struct snap_progress *p = restore_progress(o, total);
+	struct sm_incoming_frame f;
+	int r;
+
+	while ((r = sm_incoming_next(in, &f, e)) > 0) {
+		r = write_frame(&o->target, &f, e);
+		if (r)
+			break;
+		snap_progress_update(p, in->data_bytes + in->zero_bytes, in->chan->bytes_in);
+	}
+	snap_progress_end(p, !r);
+	return r;
+}
+
+/* ---- a server ---- */
+
+/*
+ * The server gathers scattered data into frames, so that zeros and data do not come in one ascending order:
+ * stdout gets its image by way of an unnamed file.
+ */
+static int spool_begin(struct target *t, struct sm_err *e)
+{
+	const char *dir = getenv("TMPDIR");
+
+	t->fd = open(dir ? dir : "/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (t->fd < 0 || ftruncate(t->fd, t->size))
+		return sm_fail(e, -errno, "%s: cannot write: %s", dir ? dir : "/var/tmp", strerror(errno));
+	t->kind = TARGET_FILE;
+	return 0;
+}
+
+static int spool_end(struct target *t, struct sm_err *e)
+{
+	uint8_t *buf = malloc(1 << 20);
+	int fd = t->fd, err = buf ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	ssize_t n;
+
+	t->kind = TARGET_STDOUT;
+	t->fd = 1;
+	for (uint64_t at = 0; !err && at < t->size; at += n) {
+		n = sm_pread_full(fd, buf, 1 << 20, at);
+		if (n <= 0)
+			err = sm_fail(e, n ? n : -EIO, "temporary file: cannot read");
+		else
+			err = target_write(t, at, buf, n, e);
+	}
+	close(fd);
+	free(buf);
+	return err;
+}
+
+static int open_spooled(struct restore_options *o, uint64_t size, bool *spool, struct sm_err *e)
+{
+	int err = target_open(&o->target, size, e);
+
+	*spool = !err && o->target.kind == TARGET_STDOUT;
+	return *spool ? spool_begin(&o->target, e) : err;
+}
+
+static int receive(struct restore_options *o, struct sm_client *c, struct sm_err *e)
+{
+	struct sm_incoming in;
+	struct sm_listed l;
+	bool spool;
+	int err = sm_client_restore(c, o->volume, o->gen, &l, e);
+
+	if (err)
+		return err;
+	err = open_spooled(o, l.manifest.info.size, &spool, e);
+	if (err)
+		return err;
+	err = sm_incoming_restore(&in, &c->chan, l.manifest.info.size, e);
+	if (!err)
+		err = copy_frames(o, &in, l.manifest.info.size, e);
+	sm_incoming_done(&in);
+	if (!err && spool)
+		err = spool_end(&o->target, e);
+	return err;
+}
+
+int restore_server(struct restore_options *o, struct sm_err *e)
+{
+	struct sm_client c;
+	int err = sm_client_connect(&c, &o->from, SM_ROLE_RESTORE, e);
+
+	if (err)
+		return err;
+	err = receive(o, &c, e);
+	sm_client_end(&c, !err);
+	return err;
+}
+
+/* ---- streams ---- */
+
+static int open_stream(const char *path, struct sm_err *e)
+{
+	int fd = strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC) : 0;
+
+	return fd < 0 ? sm_fail(e, -errno, "%s: %s", path, strerror(errno)) : fd;
+}
+
+struct chain {
+	uint8_t volume[SM_UUID], hash[SM_DIGEST];
+	uint64_t size;
+	bool begun, spool;
+};
+
+static int check_link(struct chain *c, const struct sm_gen_info *g, const char *path, struct sm_err *e)
+{
+	if (!c->begun && g->has_parent)
+		return sm_fail(e, -EINVAL, "%s: is an increment: name the full stream before it", path);
+	if (!c->begun)
+		return 0;
+	if (memcmp(c->volume, g->volume, SM_UUID))
+		return sm_fail(e, -EINVAL, "%s: is of another volume", path);
+	if (!g->has_parent || memcmp(c->hash, g->parent, SM_DIGEST))
+		return sm_fail(e, -EINVAL, "%s: is not an increment on the stream before it", path);
+	return 0;
+}
+
+static int apply_stream(struct restore_options *o, struct chain *c, struct sm_incoming *in, const char *path,
+			struct sm_err *e)
+{
+	const struct sm_gen_info *g = &in->info;
+	uint64_t size = c->size;
+	int err = check_link(c, g, path, e);
+
+	if (err)
+		return err;
+	err = c->begun ? target_resize(&o->target, g->size, e) : open_spooled(o, g->size, &c->spool, e);
+	if (!err)
+		err = copy_frames(o, in, g->bytes, e);
+	if (err)
+		return err;
+	/* The rule of the repository: what has grown must have been sent, from the block with the old end. */
+	if (c->begun && g->size > size) {
+		const struct sm_extent *last = in->ranges.nr ? sm_spill_at(&in->ranges, in->ranges.nr - 1) : NULL;
+
+		if (!last || last->offset + last->length != g->size)
+			return sm_fail(e, -EPROTO, "%s: the volume has grown and its new part is not there", path);
+	}
+	memcpy(c->volume, g->volume, SM_UUID);
+	memcpy(c->hash, in->hash, SM_DIGEST);
+	c->size = g->size;
+	c->begun = true;
+	return 0;
+}
+
+static int one_stream(struct restore_options *o, struct chain *c, const char *path, uint32_t *number, struct sm_err *e)
+{
+	struct sm_incoming in;
+	struct sm_chan chan;
+	int fd = open_stream(path, e), err;
+
+	if (fd < 0)
+		return fd;
+	sm_chan_init(&chan, fd, -1);
+	err = sm_incoming_stream(&in, &chan, e);
+	*number = in.info.number;
+	if (!err)
+		err = apply_stream(o, c, &in, path, e);
+	sm_incoming_done(&in);
+	sm_chan_free(&chan);
+	if (fd > 0)
+		close(fd);
+	return err;
+}
+
+int restore_streams(struct restore_options *o, struct sm_err *e)
+{
+	struct chain c = { .begun = false };
+	uint32_t number = 0;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < o->nr_chain; i++) {
+		err = one_stream(o, &c, o->chain[i], &number, e);
+		if (!err && number == o->gen)
+			break;
+	}
+	if (!err && o->gen && number != o->gen)
+		err = sm_fail(e, -ENOENT, "generation %u is not in these streams, the last one is %u", o->gen, number);
+	if (!err && c.spool)
+		err = spool_end(&o->target, e);
+	return err;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef SNAPRESTORE_RESTORE_H
+#define SNAPRESTORE_RESTORE_H
+
+#include "dest.h"
+#include "session.h"
+
+/* ---- where to ---- */
+
+enum target_kind { TARGET_FILE, TARGET_DEVICE, TARGET_STDOUT };
+
+struct target {
+	enum target_kind kind;
+	const char *path;
+	char part[PATH_MAX + 8];	/* a file's name until it is whole */
+	int fd;
+	bool force;
+	uint64_t size, written;		/* of the image; of stdout: what has gone out */
+};
+
+/**
+ * target_open() - refuses what must not be overwritten, before anything is written
+ * @size: of the image
+ *
+ * -EBUSY a device that is mounted or held (it is opened exclusively); -ENOSPC one that is too small; -EEXIST a file, without force.
+ */
+int target_open(struct target *t, uint64_t size, struct sm_err *e);
+/* target_write(), target_zero() - a range; on stdout they must ascend without gaps */
+int target_write(struct target *t, uint64_t offset, const void *buf, size_t len, struct sm_err *e);
+int target_zero(struct target *t, uint64_t offset, uint64_t length, struct sm_err *e);
+/* target_resize() - the next stream of a chain has another size */
+int target_resize(struct target *t, uint64_t size, struct sm_err *e);
+/* target_finish() - durable and under its name */
+int target_finish(struct target *t, struct sm_err *e);
+/* target_abort() - a file disappears; a device has lost its old content already */
+void target_abort(struct target *t);
+
+/* ---- from where ---- */
+
+struct restore_options {
+	struct sm_dest from;
+	const char *from_text;
+	const char *const *chain;	/* stream files, oldest first */
+	size_t nr_chain;
+	const char *volume;
+	uint32_t gen;
+	bool quiet, progress_json, json;
+	struct target target;
+};
+
+int restore_repo(struct restore_options *o, struct sm_err *e);		/* a directory */
+int restore_server(struct restore_options *o, struct sm_err *e);
+int restore_streams(struct restore_options *o, struct sm_err *e);
+
+/* list_generations() - of a server, a directory or stream files */
+int list_generations(const struct restore_options *o, struct sm_err *e);
+
+struct snap_progress;
+struct snap_progress *restore_progress(const struct restore_options *o, uint64_t total);
+
+#endif

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "blk.h"
+#include "restore.h"
+
+static const uint8_t zeros[1 << 20];
+
+static int open_device(struct target *t, struct sm_err *e)
+{
+	struct snap_err se = SNAP_ERR_INIT;
+	uint64_t have;
+
+	t->kind = TARGET_DEVICE;
+	t->fd = snap_blk_open_excl(t->path, O_RDWR, &se);
+	if (t->fd < 0)
+		return sm_fail(e, t->fd, "%s%s%s", se.object, se.object[0] ? ": " : "", se.text);
+	if (snap_blk_fd_size(t->fd, &have) || have < t->size)
+		return sm_fail(e, -ENOSPC, "%s: has %llu bytes, the image %llu", t->path, (unsigned long long)have,
+			       (unsigned long long)t->size);
+	return 0;
+}
+
+static int open_file(struct target *t, struct sm_err *e)
+{
+	t->kind = TARGET_FILE;
+	if (snprintf(t->part, sizeof(t->part), "%s.part", t->path) >= PATH_MAX)
+		return sm_fail(e, -ENAMETOOLONG, "%s: name too long", t->path);
+	t->fd = open(t->part, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
+	if (t->fd < 0 || ftruncate(t->fd, t->size))
+		return sm_fail(e, -errno, "%s: cannot write: %s", t->part, strerror(errno));
+	return 0;
+}
+
+int target_open(struct target *t, uint64_t size, struct sm_err *e)
+{
+	struct stat st;
+
+	t->fd = -1;
+	t->size = size;
+	if (!strcmp(t->path, "-")) {
+		t->kind = TARGET_STDOUT;
+		t->fd = 1;
+		return isatty(1) ? sm_fail(e, -EINVAL, "stdout is a terminal: no image goes there") : 0;
+	}
+	if (stat(t->path, &st)) {
+		if (errno != ENOENT)
+			return sm_fail(e, -errno, "%s: %s", t->path, strerror(errno));
+		/* A mistyped device name must not become a file in a memory file system. */
+		if (!strncmp(t->path, "/dev/", 5))
+			return sm_fail(e, -ENOENT, "%s: there is no such device", t->path);
+		return open_file(t, e);
+	}
+	if (S_ISBLK(st.st_mode))
+		return open_device(t, e);
+	if (!S_ISREG(st.st_mode))
+		return sm_fail(e, -EINVAL, "%s: neither a file nor a block device", t->path);
+	if (!t->force)
+		return sm_fail(e, -EEXIST, "%s: exists (--force replaces it)", t->path);
+	return open_file(t, e);
+}
+
+static int failed(struct target *t, int err, struct sm_err *e)
+{
+	return sm_fail(e, err, "%s: cannot write: %s", t->path, strerror(-err));
+}
+
+int target_write(struct target *t, uint64_t offset, const void *buf, size_t len, struct sm_err *e)
+{
+	int err;
+
+	if (t->kind == TARGET_STDOUT) {
+		if (offset != t->written)
+			return sm_fail(e, -ESPIPE, "stdout cannot go back to offset %llu", (unsigned long long)offset);
+		err = sm_write_full(t->fd, buf, len);
+		t->written += len;
+	} else {
+		err = sm_pwrite_full(t->fd, buf, len, offset);
+	}
+	return err ? failed(t, err, e) : 0;
+}
+
+static int write_zeros(struct target *t, uint64_t offset, uint64_t length, struct sm_err *e)
+{
+	while (length) {
+		size_t len = length < sizeof(zeros) ? length : sizeof(zeros);
+		int err = target_write(t, offset, zeros, len, e);
+
+		if (err)
+			return err;
+		offset += len;
+		length -= len;
+	}
+	return 0;
+}
+
+/* A device may know how to write zeros itself; what is no multiple of its sectors it does not take. */
+static bool device_zeros(struct target *t, uint64_t offset, uint64_t length)
+{
+	uint64_t range[2] = { offset, length };
+
+	return t->kind == TARGET_DEVICE && length >= 64 * 1024 && !ioctl(t->fd, BLKZEROOUT, range);
+}
+
+int target_zero(struct target *t, uint64_t offset, uint64_t length, struct sm_err *e)
+{
+	if (t->kind == TARGET_FILE && !fallocate(t->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length))
+		return 0;
+	if (device_zeros(t, offset, length))
+		return 0;
+	return write_zeros(t, offset, length, e);
+}
+
+int target_resize(struct target *t, uint64_t size, struct sm_err *e)
+{
+	uint64_t have;
+
+	if (t->kind == TARGET_FILE && ftruncate(t->fd, size))
+		return failed(t, -errno, e);
+	if (t->kind == TARGET_DEVICE && (snap_blk_fd_size(t->fd, &have) || have < size))
+		return sm_fail(e, -ENOSPC, "%s: has %llu bytes, the image %llu", t->path, (unsigned long long)have,
+			       (unsigned long long)size);
+	t->size = size;
+	return 0;
+}
+
+int target_finish(struct target *t, struct sm_err *e)
+{
+	int err = 0;
+
+	if (t->kind == TARGET_STDOUT)
+		return t->written == t->size ? 0 : sm_fail(e, -EIO, "stdout: only %llu bytes written", (unsigned long long)t->written);
+	if (fsync(t->fd))
+		err = failed(t, -errno, e);
+	if (!err && t->kind == TARGET_FILE) {
+		/* Without --force a file that has appeared meanwhile stays. */
+		int r = t->force ? rename(t->part, t->path) :
+			renameat2(AT_FDCWD, t->part, AT_FDCWD, t->path, RENAME_NOREPLACE);
+
+		if (r)
+			err = failed(t, -errno, e);
+		else
+			t->part[0] = '\0';
+	}
+	if (close(t->fd) && !err)
+		err = failed(t, -errno, e);
+	t->fd = -1;
+	return err;
+}
+
+void target_abort(struct target *t)
+{
+	if (t->fd > 1)
+		close(t->fd);
+	if (t->fd >= 0 && t->part[0])
+		unlink(t->part);
+	t->fd = -1;
+}
