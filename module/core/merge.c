@@ -498,6 +498,12 @@ int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *ne
 			if (r == m->in[m->nr_in - 1] && out) {	/* the output stands behind its newest input */
 				if (with)
 					next->runs[k++] = with;
+				if (k > i) {	/* no input has gone: make room, next has it */
+					memmove(next->runs + i + 2, next->runs + i + 1,
+						(next->nr_runs - i - 1) * sizeof(*next->runs));
+					next->nr_runs++;
+					i++;
+				}
 				with = out;
 				out = NULL;
 			}
