@@ -101,11 +101,14 @@ struct snap_store_opts {
 int snap_store_open(struct snap_volume *vol, const struct snap_store_opts *opts);
 /* The size and the fingerprint are compared, generations given up if they do not fit; then the store is in use. */
 int snap_store_attach(struct snap_volume *vol, sector_t size);
-/* Background thread stopped, nothing in flight: everything durable, marked clean (if it was attached). The store answers -EIO afterwards. */
+/* No change of the generations is accepted any more; those under way have ended when it returns. */
+void snap_store_shut(struct snap_store *s);
+/* Worker and background thread stopped, nothing in flight: everything durable, marked clean (if it was attached). The store answers -EIO afterwards. */
 void snap_store_close(struct snap_volume *vol, bool clean);
 /* Last reference. */
 void snap_store_free(struct snap_store *s);
-/* Stop the background thread. */
+/* Start and stop the background thread. */
+void snap_store_start(struct snap_store *s);
 void snap_store_stop(struct snap_store *s);
 
 /* [worker] set a bit for each chunk that has a record >= @min_gen */
@@ -139,8 +142,9 @@ int snap_store_seal_items(struct snap_store *s, struct snap_item *items, u32 nr,
 int snap_store_seal_change(struct snap_store *s, struct snap_change *change, struct snap_sealed *out);
 /* [worker] Other addresses for the data; the image has been rebuilt. 0 or -ENOSPC */
 int snap_store_relocate(struct snap_store *s, struct snap_sealed *sealed);
-/* [worker] Durable: make it visible. @change: what it was sealed for, or NULL. In order of sealing. */
-void snap_store_commit(struct snap_store *s, struct snap_sealed *sealed, struct snap_change *change);
+/* [worker] Durable: make it visible. @change: what it was sealed for, or NULL. In order of sealing.
+ * Return: false: the store has failed meanwhile, the group was dropped. */
+bool snap_store_commit(struct snap_store *s, struct snap_sealed *sealed, struct snap_change *change);
 /* [worker] The store has failed; drop it. */
 void snap_store_drop(struct snap_store *s, struct snap_sealed *sealed);
 
@@ -149,7 +153,7 @@ void snap_store_drop(struct snap_store *s, struct snap_sealed *sealed);
 /**
  * struct snap_run - consecutive chunks that are being preserved for one bio
  * @node: in snap_cow.claims, by @first; runs do not overlap
- * @list: in reading (nowhere), done, ready
+ * @list: in snap_cow.done, then .ready; in no list while it is being read or written
  * @waiters: bios that want to write to one of its chunks
  * @owner: the bio that claimed it
  * @bio: its pages, one bvec a page (or part of one); NULL for marks
@@ -198,8 +202,6 @@ struct snap_group {
 	blk_status_t meta_status;
 };
 
-enum snap_stall { SNAP_RUNNING, SNAP_WAIT_STEP, SNAP_WAIT_SPACE, SNAP_WAIT_ROOM, SNAP_WAIT_MEMORY };
-
 struct snap_cow {
 	struct snap_volume *vol;
 	struct task_struct *worker;
@@ -227,9 +229,11 @@ struct snap_cow {
 	u64 bytes;
 	u32 ready_chunks;
 	bool failed;
-	enum snap_stall stall;
-	unsigned long stall_since, retry_at;
-	unsigned int room_tries;
+	bool stalled;			/* the open group cannot be sealed: no space, journal full */
+	bool room_asked;		/* the housekeeping work looks for generations to give up */
+	bool wait_memory;		/* nothing in flight and no memory: try again in a moment */
+	unsigned long stalled_since;	/* jiffies */
+	unsigned long room_after;	/* not before that */
 	atomic_t busy;			/* deferred bios and changes not yet finished */
 
 	u32 kept;			/* newest_kept; READ_ONCE by map */
@@ -256,6 +260,8 @@ struct snap_cow {
 enum { SNAP_HOUSE_ROOM, SNAP_HOUSE_LAST_RESORT, SNAP_HOUSE_SPACE, SNAP_HOUSE_FAILED, SNAP_HOUSE_BAD };
 
 struct snap_cow *snap_cow_create(struct snap_volume *vol);
+/* Let the worker run. */
+void snap_cow_start(struct snap_cow *cow);
 /* Everything has been drained; stops the worker. The housekeeping work has ended, too. */
 void snap_cow_stop(struct snap_cow *cow);
 void snap_cow_destroy(struct snap_cow *cow);
@@ -292,13 +298,14 @@ bool snap_group_start(struct snap_cow *cow);
 bool snap_group_finish(struct snap_cow *cow);
 
 /* cow.c, for group.c */
-void snap_cow_run_committed(struct snap_cow *cow, struct snap_run *run, bool recorded);
+void snap_cow_run_committed(struct snap_cow *cow, struct snap_run *run);
 void snap_cow_summary(struct snap_cow *cow);
 void snap_cow_fail(struct snap_cow *cow, int err, const char *what);
 void snap_cow_change_done(struct snap_cow *cow, struct snap_change *change, int err);
-void snap_cow_stall(struct snap_cow *cow, enum snap_stall why);
+/* the open group stays as it is; it is tried again whenever the worker is kicked, and once in a while */
+void snap_cow_cannot_seal(struct snap_cow *cow, int err);
 
-/* ---- gate.c, table.c, target.c ------------------------------------------------------------------ */
+/* ---- table.c, fingerprint.c, volume.c ------------------------------------------------------------------ */
 
 /* struct snap_params - what a table line says, beside the devices */
 struct snap_params {
@@ -309,7 +316,12 @@ struct snap_params {
 int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, struct snap_params *p);
 unsigned int snap_params_emit(const struct snap_params *p, char *result, unsigned int sz, unsigned int maxlen);
 unsigned int snap_status_emit(struct snap_volume *vol, char *result, unsigned int sz, unsigned int maxlen);
-/* The open store does not fit the primary: fingerprint of it (64 bytes) */
+/* 64 bytes that tell whether the primary was written without us */
 int snap_fingerprint(struct block_device *bdev, sector_t size, u8 *out);
+
+struct snap_volume *snap_volume_open(struct dm_target *ti, struct dm_dev *primary, struct dm_dev *diff, const struct snap_params *p,
+				     void (*resubmit)(void *ctx, struct bio_list *bios));
+int snap_volume_attach(struct snap_volume *vol, struct dm_target *ti);
+void snap_volume_close(struct snap_volume *vol, struct dm_target *ti);
 
 #endif

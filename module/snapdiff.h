@@ -67,6 +67,7 @@ struct snap_volume {
 	char name[SNAPDIFF_NAME_MAX + 1];	/* of the dm device */
 	u8 uuid[SNAPDIFF_UUID_SIZE];
 	struct mapped_device *md;
+	struct dm_table *live;		/* the table resumed last, for events; under volume.c's live_lock */
 	struct dm_dev *primary;		/* dm shares it between the tables of one device: valid while tables > 0 */
 	struct dm_dev *diff;
 	struct block_device *primary_bdev;

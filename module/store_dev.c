@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The core's device: metadata blocks of the differential volume through dm-bufio (cached, for readers) and dm-io (for whoever mutates).
+ *
+ * Writes do not go through the cache: what the core writes are new blocks, in long sequences; it says forget() for what the cache may still have of their addresses.
+ */
+#include <linux/dm-bufio.h>
+#include <linux/dm-io.h>
+#include "store_internal.h"
+
+#define RESERVED_BUFFERS	16
+
+static int dev_rw(struct snap_store *s, blk_opf_t opf, u64 block, u32 nr, void *buf)
+{
+	struct dm_io_region where = {
+		.bdev = s->vol->diff_bdev,
+		.sector = block * SNAP_BLOCK_SECTORS,
+		.count = (sector_t)nr * SNAP_BLOCK_SECTORS,
+	};
+	struct dm_io_request req = {
+		.bi_opf = opf,
+		.client = s->io,
+	};
+
+	if (block > s->dev.nr_blocks || nr > s->dev.nr_blocks - block)
+		return -EIO;
+	if (is_vmalloc_addr(buf)) {
+		req.mem.type = DM_IO_VMA;
+		req.mem.ptr.vma = buf;
+	} else {
+		req.mem.type = DM_IO_KMEM;
+		req.mem.ptr.addr = buf;
+	}
+	return dm_io(&req, 1, &where, NULL, IOPRIO_DEFAULT);
+}
+
+static int dev_read(void *ctx, u64 block, u32 nr, void *buf)
+{
+	return dev_rw(ctx, REQ_OP_READ | REQ_META, block, nr, buf);
+}
+
+static int dev_write(void *ctx, u64 block, u32 nr, const void *buf)
+{
+	return dev_rw(ctx, REQ_OP_WRITE | REQ_META, block, nr, (void *)buf);
+}
+
+static int dev_flush(void *ctx)
+{
+	struct snap_store *s = ctx;
+
+	return blkdev_issue_flush(s->vol->diff_bdev);
+}
+
+static int dev_get(void *ctx, u64 block, struct sd_buf *buf)
+{
+	struct snap_store *s = ctx;
+	struct dm_buffer *b;
+	void *data;
+
+	if (block >= s->dev.nr_blocks)
+		return -EIO;
+	data = dm_bufio_read(s->bufio, block, &b);
+	if (IS_ERR(data))
+		return PTR_ERR(data);
+	buf->data = data;
+	buf->validated = dm_bufio_get_aux_data(b);
+	buf->priv = b;
+	return 0;
+}
+
+static void dev_put(void *ctx, struct sd_buf *buf)
+{
+	dm_bufio_release(buf->priv);
+}
+
+static void dev_forget(void *ctx, u64 block, u32 nr)
+{
+	struct snap_store *s = ctx;
+
+	dm_bufio_forget_buffers(s->bufio, block, nr);
+}
+
+static void dev_prefetch(void *ctx, u64 block, u32 nr)
+{
+	struct snap_store *s = ctx;
+
+	if (block < s->dev.nr_blocks && nr <= s->dev.nr_blocks - block)
+		dm_bufio_prefetch(s->bufio, block, nr);
+}
+
+static void dev_version_lock(void *ctx)
+{
+	struct snap_store *s = ctx;
+	unsigned long flags;
+
+	spin_lock_irqsave(&s->version_lock, flags);
+	s->version_flags = flags;
+}
+
+static void dev_version_unlock(void *ctx)
+{
+	struct snap_store *s = ctx;
+
+	spin_unlock_irqrestore(&s->version_lock, s->version_flags);
+}
+
+static const struct sd_dev_ops dev_ops = {
+	.read = dev_read,
+	.write = dev_write,
+	.flush = dev_flush,
+	.get = dev_get,
+	.put = dev_put,
+	.forget = dev_forget,
+	.prefetch = dev_prefetch,
+	.version_lock = dev_version_lock,
+	.version_unlock = dev_version_unlock,
+};
+
+/* A buffer is about to hold another block. */
+static void buffer_is_new(struct dm_buffer *b)
+{
+	*(bool *)dm_bufio_get_aux_data(b) = false;
+}
+
+/** snap_store_dev_open() - cache and I/O client for vol->diff_bdev. May block */
+int snap_store_dev_open(struct snap_store *s)
+{
+	s->dev.ops = &dev_ops;
+	s->dev.ctx = s;
+	s->dev.nr_blocks = bdev_nr_sectors(s->vol->diff_bdev) / SNAP_BLOCK_SECTORS;
+	s->io = dm_io_client_create();
+	if (IS_ERR(s->io)) {
+		int err = PTR_ERR(s->io);
+
+		s->io = NULL;
+		return err;
+	}
+	s->bufio = dm_bufio_client_create(s->vol->diff_bdev, SD_BLOCK_SIZE, RESERVED_BUFFERS, sizeof(bool), buffer_is_new, NULL, 0);
+	if (IS_ERR(s->bufio)) {
+		int err = PTR_ERR(s->bufio);
+
+		s->bufio = NULL;
+		snap_store_dev_close(s);
+		return err;
+	}
+	return 0;
+}
+
+/** snap_store_dev_close() - no buffer is held */
+void snap_store_dev_close(struct snap_store *s)
+{
+	if (s->bufio)
+		dm_bufio_client_destroy(s->bufio);
+	s->bufio = NULL;
+	if (s->io)
+		dm_io_client_destroy(s->io);
+	s->io = NULL;
+}
