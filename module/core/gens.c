@@ -171,6 +171,9 @@ void sd_gens_count_changed(struct sd_store *s, u32 gen, s64 n)
 	d->changed = cpu_to_le64(changed);
 }
 
+/*
+ * The descriptor may be older than what was committed since it was made: that must not bring back what was deleted or lost meanwhile.
+ */
 int sd_gens_apply_put(struct sd_store *s, const struct sd_disk_gen *new, u32 number)
 {
 	const struct sd_disk_gen *old = sd_cat_get(s, SD_CAT_KEY(SD_CAT_GEN, number));
@@ -178,7 +181,14 @@ int sd_gens_apply_put(struct sd_store *s, const struct sd_disk_gen *new, u32 num
 	bool was_live = old && is_live(s, old);
 	int err;
 
+	if (!old && number <= s->sum.highest)
+		return 0;
 	d.changed = old ? old->changed : 0;
+	if (old) {
+		d.flags |= old->flags & cpu_to_le32(SD_GEN_F_CHANGES_UNKNOWN);
+		if (le32_to_cpu(old->state) != SD_GEN_LIVE)
+			d.state = old->state;
+	}
 	err = sd_cat_put(s, SD_CAT_KEY(SD_CAT_GEN, number), &d);
 	if (err)
 		return err;
