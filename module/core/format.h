@@ -71,7 +71,7 @@ struct sd_disk_super {
 	__le64 created_ns;
 	__le64 journal_tail;		/* absolute position of the first group to replay, in blocks since format; modulo journal_blocks it is the offset */
 	__le64 journal_seq;		/* its sequence number */
-	__le32 journal_crc;		/* crc of the image before it: the groups form a chain */
+	__le32 journal_link;		/* link of the image before it: the groups form a chain */
 	__le32 journal_epoch;		/* only groups of this epoch count */
 	__le64 free_blocks;
 	__le64 next_id;			/* of a run */
@@ -216,9 +216,10 @@ struct sd_disk_journal {
 	struct sd_disk_header hdr;	/* txid: sequence number, nr: blocks */
 	__le64 durable_seq;		/* highest group known durable when this was written */
 	__le32 epoch;
-	__le32 prev_crc;		/* hdr.crc of the image before */
+	__le32 prev_link;		/* link of the image before */
 	__le32 payload;			/* bytes of operations that follow this header */
-	__le32 reserved[3];
+	__le32 link;		/* what the next image calls this one; stays the same when the image has to be written anew */
+	__le32 reserved[2];
 } __packed;
 
 enum sd_journal_op {

@@ -21,7 +21,7 @@ struct group_priv {
 	u32 payload;
 	u32 promised;		/* records of store->mem_promised */
 	u64 pos, end;		/* in the journal */
-	u32 prev_crc, crc;
+	u32 prev_link, link;
 	bool sealed, copies;
 	u32 nr_extents;
 	struct sd_blockrange extent[MAX_EXTENTS];
@@ -241,8 +241,7 @@ int sd_group_relocate(struct sd_store *s, struct sd_group *g)
 	encode_items(s, p, g->items, g->nr_items);
 	if (WARN_ON_ONCE(p->payload > old_payload))
 		return -ENOSPC;
-	sd_journal_seal(s, g->image, g->image_blocks, p->payload, g->seq, p->pos, p->prev_crc);
-	p->crc = le32_to_cpu(((struct sd_disk_header *)g->image)->crc);
+	sd_journal_seal(s, g->image, g->image_blocks, p->payload, g->seq, p->pos, p->prev_link, p->link);
 	return 0;
 }
 
@@ -317,14 +316,14 @@ int sd_group_seal(struct sd_store *s, struct sd_group *g)
 	memset(g->image, 0, sizeof(struct sd_disk_journal));
 	p->pos = sd_journal_norm(j, j->head);
 	p->end = p->pos + g->image_blocks;
-	p->prev_crc = j->head_crc;
+	p->prev_link = j->head_link;
 	g->seq = j->next_seq++;
 	g->image_addr = j->start + p->pos - sd_div64(p->pos, j->blocks) * j->blocks;
-	sd_journal_seal(s, g->image, g->image_blocks, p->payload, g->seq, p->pos, p->prev_crc);
-	p->crc = le32_to_cpu(((struct sd_disk_header *)g->image)->crc);
+	p->link = crc32c(p->prev_link ^ (u32)g->seq, payload_at(p, 0), min(p->payload, 512u));
+	sd_journal_seal(s, g->image, g->image_blocks, p->payload, g->seq, p->pos, p->prev_link, p->link);
 	p->sealed = true;
 	j->head = p->end;
-	j->head_crc = p->crc;
+	j->head_link = p->link;
 	s->journal_written += g->image_blocks;
 	s->building = NULL;
 	return 0;
@@ -439,7 +438,7 @@ void sd_group_commit(struct sd_store *s, struct sd_group *g)
 	s->mem_promised -= p->promised;
 	s->j.done = p->end;
 	s->j.done_seq = g->seq;
-	s->j.done_crc = p->crc;
+	s->j.done_link = p->link;
 	group_recycle(s, p);
 }
 

@@ -26,6 +26,30 @@
 #include "core.h"
 #include "format.h"
 
+/*
+ * Bugs that tests/sim plants, one at a time, to show that it finds them. Only its own build of the core has them.
+ */
+enum sd_plant_id {
+	SD_PLANT_NONE,
+	SD_PLANT_STEP_UNFLUSHED,	/* no flush before the superblock */
+	SD_PLANT_SUPER_UNFLUSHED,	/* none after it */
+	SD_PLANT_REUSE_EARLY,		/* dropped blocks are free at once */
+	SD_PLANT_NO_DATA_CRC,		/* replay trusts all data */
+	SD_PLANT_NO_EPOCH,		/* the epoch stays, and the chain is not looked at */
+	SD_PLANT_COPY_CHOICE,		/* the first copy of a bitmap is the valid one */
+	SD_PLANT_NO_PREV,		/* merging forgets the record before */
+	SD_PLANT_NO_PURGE,		/* runs with garbage are not flagged */
+	SD_PLANT_TAIL_AHEAD,		/* the journal's tail moves past groups in flight */
+	SD_PLANT_NO_FORGET,		/* rewritten blocks stay in the cache */
+	SD_PLANT_CATALOG_AGAIN,		/* replay applies what the catalog has */
+};
+#ifdef SD_PLANT
+extern u32 sd_plant;
+#define sd_planted(id)	(sd_plant == (id))
+#else
+#define sd_planted(id)	false
+#endif
+
 /* ---- block.c ---------------------------------------------------------------------------------- */
 
 void sd_complain(struct sd_store *s, const char *text);
@@ -263,11 +287,11 @@ void sd_iter_exit(struct sd_iter *it);
 struct sd_journal {
 	u64 start, blocks;
 	u64 tail, tail_seq;	/* first group to replay: absolute position, number */
-	u32 tail_crc;		/* of the image before it */
+	u32 tail_link;		/* of the image before it (format.h: sd_disk_journal.link) */
 	u64 head, next_seq;	/* of the next group to be sealed */
-	u32 head_crc;
+	u32 head_link;
 	u64 done, done_seq;	/* behind the last committed group; its number */
-	u32 done_crc;
+	u32 done_link;
 	u32 epoch;
 };
 
@@ -275,9 +299,9 @@ u64 sd_journal_norm(const struct sd_journal *j, u64 pos);	/* skip the end if an 
 u64 sd_journal_used(const struct sd_journal *j);
 bool sd_journal_room(const struct sd_journal *j);		/* for one more image of any size */
 /* Seal @image of @blocks blocks as the group at head; advances head. */
-void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_crc);
+void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_link, u32 link);
 /* Read the image expected at pos. 0; -ENODATA: the journal ends here; device error. @image: SD_GROUP_MAX_BLOCKS blocks. */
-int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_crc, void *image);
+int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_link, void *image);
 
 /* ---- group.c, recover.c -------------------------------------------------------------------------------- */
 
@@ -339,7 +363,7 @@ struct sd_step {
 	struct sd_version *next;	/* current when the step has ended */
 	struct sd_blocks retire;
 	u64 tail, tail_seq;
-	u32 tail_crc;
+	u32 tail_link;
 };
 
 /* ---- sb.c, open.c ------------------------------------------------------------------------------------------ */

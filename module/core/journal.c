@@ -3,8 +3,9 @@
  * The journal: the logical redo log since the last checkpoint.
  *
  * A circle of blocks; each commit group is one image of 1 to 8 blocks that never crosses the end. Positions are absolute (blocks since format, skipped ends
- * included), so that used = head - tail. A group is the next one of the log iff its sequence number, its epoch and the checksum of the image before it
- * (a chain) are what they have to be; the first that is not ends the log.
+ * included), so that used = head - tail. A group is the next one of the log iff its sequence number, its epoch and the link to the image before it
+ * (a chain) are what they have to be; the first that is not ends the log. The link is made from the payload when a group is sealed, and stays when its image
+ * has to be rebuilt (other addresses for its data): images of later groups, which may be on disk already, refer to it.
  *
  *	tail ........ done ........ head
  *	  committed     in flight     next to be sealed
@@ -38,19 +39,20 @@ bool sd_journal_room(const struct sd_journal *j)
 	return sd_journal_norm(j, j->head) + SD_GROUP_MAX_BLOCKS - j->tail <= j->blocks;
 }
 
-void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_crc)
+void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_link, u32 link)
 {
 	struct sd_disk_journal *d = image;
 
 	d->hdr.nr = cpu_to_le16(blocks);
 	d->durable_seq = cpu_to_le64(s->j.done_seq);
 	d->epoch = cpu_to_le32(s->j.epoch);
-	d->prev_crc = cpu_to_le32(prev_crc);
+	d->prev_link = cpu_to_le32(prev_link);
+	d->link = cpu_to_le32(link);
 	d->payload = cpu_to_le32(payload);
 	sd_block_seal(s, image, SD_MAGIC_JOURNAL, journal_addr(&s->j, pos), seq);
 }
 
-int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_crc, void *image)
+int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_link, void *image)
 {
 	struct sd_disk_journal *d = image;
 	u64 addr = journal_addr(&s->j, pos);
@@ -61,7 +63,7 @@ int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_crc, void *im
 		return err;
 	nr = le16_to_cpu(d->hdr.nr);
 	if (le32_to_cpu(d->hdr.magic) != SD_MAGIC_JOURNAL || le64_to_cpu(d->hdr.txid) != seq || !nr || nr > SD_GROUP_MAX_BLOCKS ||
-	    le32_to_cpu(d->epoch) != s->j.epoch || le32_to_cpu(d->prev_crc) != prev_crc ||
+	    le32_to_cpu(d->epoch) != s->j.epoch || le32_to_cpu(d->prev_link) != prev_link ||
 	    le32_to_cpu(d->payload) > nr * SD_BLOCK_SIZE - sizeof(*d))
 		return -ENODATA;
 	if (nr > 1)

@@ -12,6 +12,11 @@ static void set_bounds(struct sd_store *s)
 {
 	u32 capacity = s->opts.mem_records ? max(s->opts.mem_records, 1024u) : default_records(s->nr_blocks);
 
+#ifdef SD_PLANT		/* the simulator wants full tables often */
+	if (s->opts.mem_records)
+		capacity = s->opts.mem_records;
+#endif
+
 	s->mem_records = min_t(u32, capacity, 1u << 24);
 	s->slice_records = min_t(u64, 65536, max_t(u64, s->nr_blocks / 8, 2048));
 	/* Two checkpoints, a merge slice, and the catalog with its growth while they run. */
@@ -39,7 +44,7 @@ static void super_decode(struct sd_store *s, const struct sd_disk_super *d)
 	s->j.tail = s->j.head = s->j.done = le64_to_cpu(d->journal_tail);
 	s->j.tail_seq = s->j.next_seq = le64_to_cpu(d->journal_seq);
 	s->j.done_seq = s->j.tail_seq - 1;
-	s->j.tail_crc = s->j.head_crc = s->j.done_crc = le32_to_cpu(d->journal_crc);
+	s->j.tail_link = s->j.head_link = s->j.done_link = le32_to_cpu(d->journal_link);
 	s->j.epoch = le32_to_cpu(d->journal_epoch);
 	s->catalog_seq = le64_to_cpu(d->catalog_seq);
 	s->alloc.start = le64_to_cpu(d->group_start);

@@ -7,7 +7,7 @@
 
 struct pass {
 	u64 pos, seq;
-	u32 crc;
+	u32 link;
 	void *image;
 };
 
@@ -15,21 +15,21 @@ static void pass_start(struct sd_store *s, struct pass *p)
 {
 	p->pos = sd_journal_norm(&s->j, s->j.tail);
 	p->seq = s->j.tail_seq;
-	p->crc = s->j.tail_crc;
+	p->link = s->j.tail_link;
 }
 
 static int pass_read(struct sd_store *s, struct pass *p)
 {
 	p->pos = sd_journal_norm(&s->j, p->pos);
-	return sd_journal_read(s, p->pos, p->seq, p->crc, p->image);
+	return sd_journal_read(s, p->pos, p->seq, p->link, p->image);
 }
 
 static void pass_next(struct pass *p)
 {
-	const struct sd_disk_header *h = p->image;
+	const struct sd_disk_journal *d = p->image;
 
-	p->pos += le16_to_cpu(h->nr);
-	p->crc = le32_to_cpu(h->crc);
+	p->pos += le16_to_cpu(d->hdr.nr);
+	p->link = le32_to_cpu(d->link);
 	p->seq++;
 }
 
@@ -131,7 +131,7 @@ int sd_recover(struct sd_store *s, bool *dirty)
 		s->j.head = s->j.done = p.pos;
 		s->j.done_seq = p.seq - 1;
 		s->j.next_seq = p.seq;
-		s->j.head_crc = s->j.done_crc = p.crc;
+		s->j.head_link = s->j.done_link = p.link;
 	}
 	sd_free(p.image);
 	*dirty = groups;

@@ -23,7 +23,7 @@ void sd_super_encode(struct sd_store *s, struct sd_disk_super *d)
 	d->created_ns = cpu_to_le64(s->created_ns);
 	d->journal_tail = cpu_to_le64(s->j.tail);
 	d->journal_seq = cpu_to_le64(s->j.tail_seq);
-	d->journal_crc = cpu_to_le32(s->j.tail_crc);
+	d->journal_link = cpu_to_le32(s->j.tail_link);
 	d->journal_epoch = cpu_to_le32(s->j.epoch);
 	d->catalog_seq = cpu_to_le64(s->j.done_seq);
 	d->free_blocks = cpu_to_le64(s->alloc.free);

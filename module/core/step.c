@@ -160,7 +160,7 @@ static int freeze(struct sd_store *s, struct sd_step *st)
 	}
 	st->tail = s->j.done;
 	st->tail_seq = s->j.done_seq + 1;
-	st->tail_crc = s->j.done_crc;
+	st->tail_link = s->j.done_link;
 	return 0;
 }
 
@@ -276,7 +276,7 @@ int sd_step_prepare(struct sd_step *st)
 	st->prepared = true;
 	st->tail = s->j.tail;
 	st->tail_seq = s->j.tail_seq;
-	st->tail_crc = s->j.tail_crc;
+	st->tail_link = s->j.tail_link;
 	if (st->freeze)
 		err = freeze(s, st);
 	if (err)
@@ -309,7 +309,7 @@ int sd_step_prepare(struct sd_step *st)
 	sd_super_encode(s, st->super);
 	st->super->journal_tail = cpu_to_le64(st->tail);
 	st->super->journal_seq = cpu_to_le64(st->tail_seq);
-	st->super->journal_crc = cpu_to_le32(st->tail_crc);
+	st->super->journal_link = cpu_to_le32(st->tail_link);
 	return 0;
 }
 
@@ -367,7 +367,7 @@ static void step_done(struct sd_store *s, struct sd_step *st)
 	s->txid = st->txid;
 	s->j.tail = st->tail;
 	s->j.tail_seq = st->tail_seq;
-	s->j.tail_crc = st->tail_crc;
+	s->j.tail_link = st->tail_link;
 	old->retire = st->retire;
 	memset(&st->retire, 0, sizeof(st->retire));
 	sd_version_swap(s, st->next);
