@@ -142,12 +142,19 @@ $(units): $(B)/tests/unit/%: $(B)/san/tests/unit/%.o $(call san,$(unit_help_src)
 	$(say) LD $@
 	$(Q)$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka -lm
 
-$(B)/tests/sim/sim: $(call obj,$(sim_src)) $(lib_core)
+# The simulator has a core of its own, in which bugs can be planted.
+sim_obj := $(patsubst %.c,$(B)/plant/%.o,$(sim_src) $(core_src))
+$(B)/plant/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) $(ALL_CFLAGS) -DSD_PLANT $(CORE_INC) -I$(<D) -MMD -MP -c -o $@ $<
+
+$(B)/tests/sim/sim: $(sim_obj)
 	@mkdir -p $(@D)
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
 
--include $(shell find $(B)/obj $(B)/san -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(B)/san $(B)/plant -name '*.d' 2>/dev/null)
 .SECONDARY:
 
 #

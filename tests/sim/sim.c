@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Crash simulator of the differential store.
+ *
+ *	sim [--seed N] [--episodes N] [--cuts N] [--seconds S] [--plant NAME | --plants] [-v]
+ *
+ * An episode formats a tiny device and drives the store on it with random parameters; its seed is all that it depends on.
+ */
+#include "sim.h"
+#include <getopt.h>
+#include <stdarg.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+struct sim S;
+struct counters C;
+static u64 episode_seed, state[2];
+static bool quiet;
+u32 sd_plant;
+
+/* ---- util ------------------------------------------------------------------------------------- */
+
+static u64 splitmix(u64 *x)
+{
+	u64 z = *x += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+void rnd_seed(u64 seed)
+{
+	state[0] = splitmix(&seed);
+	state[1] = splitmix(&seed);
+}
+
+/* xoroshiro128+ (D. Blackman, S. Vigna) */
+u32 rnd(u32 n)
+{
+	u64 a = state[0], b = state[1], r = a + b;
+
+	b ^= a;
+	state[0] = (a << 24 | a >> 40) ^ b ^ b << 16;
+	state[1] = b << 37 | b >> 27;
+	return (r >> 32) * n >> 32;
+}
+
+void *xmalloc(size_t n)
+{
+	void *p = malloc(n ? n : 1);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+void *xzalloc(size_t n)
+{
+	void *p = calloc(1, n ? n : 1);
+
+	if (!p)
+		abort();
+	return p;
+}
+
+void *xrealloc(void *p, size_t n)
+{
+	p = realloc(p, n);
+	if (!p)
+		abort();
+	return p;
+}
+
+void fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!quiet) {
+		printf("# ");
+		va_start(ap, fmt);
+		vprintf(fmt, ap);
+		va_end(ap);
+		printf("\n# seed %llu, after %llu events and %llu cuts; again: build/tests/sim/sim --seed %llu --episodes 1\n",
+		       (unsigned long long)episode_seed, (unsigned long long)C.events, (unsigned long long)C.cuts,
+		       (unsigned long long)episode_seed);
+		printf("not ok 1 - every crash leaves what was acknowledged\n");
+		fflush(stdout);
+	}
+	_exit(1);
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+/* ---- an episode -------------------------------------------------------------------------------------- */
+
+static void parameters(void)
+{
+	static const u32 sizes[] = { 1, 1, 1, 4, 4, 16 };
+
+	memset(&S, 0, sizeof(S));
+	S.chunk_blocks = sizes[rnd(ARRAY_SIZE(sizes))];
+	S.nr_blocks = SD_MIN_DIFF_BLOCKS + rnd(512);
+	if (!rnd(12))
+		S.nr_blocks = SD_GROUP_BLOCKS + 600 + rnd(4000);
+	S.m.nr_chunks = 8 + rnd(MAX_CHUNKS - 8);
+	S.journal_blocks = 32 + rnd(rnd(2) ? 8 : 64);
+	S.mem_records = MAX_ITEMS + rnd(rnd(2) ? 40 : 300);
+	S.slice_records = 4 + rnd(rnd(2) ? 12 : 300);
+	S.cut_rate = 1 + rnd(4);
+	S.death_rate = rnd(4) ? 300 + rnd(3000) : 0;
+}
+
+static void format(void)
+{
+	struct sd_format_params p = { .chunk_size = S.chunk_blocks * SD_BLOCK_SIZE, .journal_blocks = S.journal_blocks };
+	u32 i;
+	int err;
+
+	for (i = 0; i < sizeof(p.uuid); i++)
+		p.uuid[i] = 1 + rnd(255);
+	S.dev = xzalloc(sizeof(*S.dev));
+	simdev_init(S.dev, S.nr_blocks);
+	err = sd_format(&S.dev->dev, &p);
+	if (err)
+		fail("format: %d", err);
+	S.disk = ON_CLEAN;
+	S.dev->hook = run_hook;
+	S.acked = 0;
+}
+
+/* Nothing in flight, nothing to do: nothing may be left over either. */
+static void quiesce(void)
+{
+	struct sd_info info;
+	u32 n = 0;
+
+	drop_readers();
+	drain();
+	S.no_foreground = true;
+	while (!S.dev->dead && sd_background_work(S.store) && background(0)) {
+		if (++n > 10000)
+			fail("the background work never ends");
+	}
+	S.no_foreground = false;
+	if (S.dev->dead)
+		return;
+	if (sd_background_work(S.store))
+		fail("there is work, and no step does it");
+	sd_info(S.store, &info);
+	verify_now(VERIFY_CHECK | VERIFY_GARBAGE);
+	C.quiesced++;
+}
+
+static void detach(void)
+{
+	u32 i;
+	int err;
+
+	drop_readers();
+	drain();
+	if (S.dev->dead)
+		return;
+	for (i = 0; i < sizeof(S.fingerprint); i++)
+		S.fingerprint[i] = rnd(256);
+	S.no_foreground = true;
+	S.disk = ON_EITHER;
+	err = sd_detach(S.store, S.fingerprint);
+	S.no_foreground = false;
+	if (err && !S.dev->dead)
+		fail("detach: %d", err);
+	if (err)
+		return;
+	S.disk = ON_CLEAN;
+	C.detaches++;
+	maybe_cut(1);
+	if (rnd(2)) {
+		sd_close(S.store);
+		S.store = NULL;
+		if (!open_and_attach())
+			power_cycle();
+	} else {
+		power_cycle();
+	}
+}
+
+/* The store fails: now, in the middle of everything. What waited is released, unpreserved. */
+static void fail_store(void)
+{
+	u32 i, n;
+	int err;
+
+	S.failed = FAIL_TRIED;
+	err = sd_store_fail(S.store);
+	if (!err)
+		S.failed = FAIL_DURABLE;
+	else if (!S.dev->dead)
+		fail("failing the store: %d", err);
+	C.fails++;
+	for (i = 0; i < S.m.nr_chunks && !err; i++)
+		S.m.primary[i] = ++S.next_version;
+	for (n = 0; n < 4 && !S.dev->dead; n++)
+		cut(S.dev, 0);
+}
+
+static void event(void)
+{
+	u32 dice = rnd(400);
+
+	if (S.dev->dead) {
+		power_cycle();
+		return;
+	}
+	if (dice == 0) {
+		quiesce();
+	} else if (dice == 1 && !rnd(3)) {
+		detach();
+	} else if (dice < 10 || S.stuck) {
+		if (!background(rnd(8) ? 0 : SD_STEP_CHECKPOINT))
+			drop_readers();
+	} else {
+		enum sd_work w = dice < 60 ? sd_background_work(S.store) : SD_WORK_NONE;
+
+		if (w == SD_WORK_NOW || (w && !rnd(3)))
+			background(0);
+		else
+			foreground();
+	}
+}
+
+static void end_episode(void)
+{
+	u32 i;
+
+	if (S.store && !S.dev->dead && !S.failed)
+		quiesce();
+	drop_readers();
+	if (S.store) {
+		S.dev->hook = NULL;
+		S.dev->dead = true;
+		sd_store_fail(S.store);
+		for (i = 0; i < S.nr_fly; i++)
+			sd_group_destroy(S.store, S.fly[i]->group);
+		sd_close(S.store);
+	}
+	for (i = 0; i < S.nr_fly; i++)
+		free(S.fly[i]);
+	C.checkpoints += 0;
+	simdev_exit(S.dev);
+	free(S.dev);
+}
+
+static void episode(u64 seed, bool verbose)
+{
+	u32 n, events;
+
+	episode_seed = seed;
+	rnd_seed(seed);
+	parameters();
+	if (verbose)
+		printf("# episode %llu: %llu blocks, chunks of %u, %u of them, journal %u, table %u, slice %u\n", (unsigned long long)seed,
+		       (unsigned long long)S.nr_blocks, S.chunk_blocks, S.m.nr_chunks, S.journal_blocks, S.mem_records, S.slice_records);
+	format();
+	if (!open_and_attach())
+		power_cycle();
+	events = 2000 + rnd(4000);
+	for (n = 0; n < events; n++)
+		event();
+	if (!S.dev->dead && !rnd(4))
+		fail_store();
+	end_episode();
+}
+
+int main(int argc, char **argv)
+{
+	u64 seed = 1, cuts = 0, episodes = 0, n;
+	double seconds = 0, start = now();
+	bool verbose = false;
+	int o;
+	static const struct option opts[] = {
+		{ "seed", 1, 0, 's' }, { "cuts", 1, 0, 'c' }, { "seconds", 1, 0, 't' }, { "episodes", 1, 0, 'e' }, { "plant", 1, 0, 'p' }, { 0 },
+	};
+
+	while ((o = getopt_long(argc, argv, "v", opts, NULL)) != -1) {
+		switch (o) {
+		case 's': seed = strtoull(optarg, NULL, 0); break;
+		case 'c': cuts = strtoull(optarg, NULL, 0); break;
+		case 't': seconds = atof(optarg); break;
+		case 'e': episodes = strtoull(optarg, NULL, 0); break;
+		case 'p': sd_plant = atoi(optarg); break;
+		case 'v': verbose = true; break;
+		default: return 2;
+		}
+	}
+	for (n = 0; (!episodes || n < episodes) && (!cuts || C.cuts < cuts) && (!seconds || now() - start < seconds); n++)
+		episode(seed + n, verbose);
+	printf("# %llu episodes, %llu cuts (%llu in recovery), %llu deaths, %.1f s\n", (unsigned long long)n, (unsigned long long)C.cuts,
+	       (unsigned long long)C.nested, (unsigned long long)C.deaths, now() - start);
+	printf("ok 1\n");
+	return 0;
+}
