@@ -172,31 +172,54 @@ void sd_gens_count_changed(struct sd_store *s, u32 gen, s64 n)
 }
 
 /*
+ * A generation goes down: live to not live, kept to not kept. Records that it needed may be garbage now; and when its changed set is given up, its
+ * records count for the next older kept one, as those of a deleted one do.
+ */
+static void gen_lower(struct sd_store *s, u32 number, u32 state, u32 flags)
+{
+	struct sd_disk_gen *d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_GEN, number));
+	bool was_live = is_live(s, d), was_kept = is_kept(s, d);
+	u64 changed = le64_to_cpu(d->changed);
+
+	d->state = cpu_to_le32(state);
+	d->flags = cpu_to_le32(flags);
+	if (was_kept && !is_kept(s, d)) {
+		d->changed = 0;
+		sd_gens_count_changed(s, number, changed);
+	}
+	if ((was_live && !is_live(s, d)) || (was_kept && !is_kept(s, d)))
+		sd_merge_garbage(s, number);
+}
+
+/*
  * The descriptor may be older than what was committed since it was made: that must not bring back what was deleted or lost meanwhile.
  */
 int sd_gens_apply_put(struct sd_store *s, const struct sd_disk_gen *new, u32 number)
 {
-	const struct sd_disk_gen *old = sd_cat_get(s, SD_CAT_KEY(SD_CAT_GEN, number));
+	struct sd_disk_gen *old = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_GEN, number));
+	u32 state = le32_to_cpu(new->state), flags = le32_to_cpu(new->flags);
 	struct sd_disk_gen d = *new;
-	bool was_live = old && is_live(s, old);
 	int err;
 
 	if (!old && number <= s->sum.highest)
 		return 0;
-	d.changed = old ? old->changed : 0;
+	d.changed = 0;
 	if (old) {
-		d.flags |= old->flags & cpu_to_le32(SD_GEN_F_CHANGES_UNKNOWN);
+		flags |= le32_to_cpu(old->flags) & SD_GEN_F_CHANGES_UNKNOWN;
 		if (le32_to_cpu(old->state) != SD_GEN_LIVE)
-			d.state = old->state;
-	}
-	err = sd_cat_put(s, SD_CAT_KEY(SD_CAT_GEN, number), &d);
-	if (err)
-		return err;
-	if (!old)
+			state = le32_to_cpu(old->state);
+		d.changed = old->changed;
+		d.state = old->state;
+		d.flags = old->flags;
+		*old = d;
+		gen_lower(s, number, state, flags);
+	} else {
+		err = sd_cat_put(s, SD_CAT_KEY(SD_CAT_GEN, number), &d);
+		if (err)
+			return err;
 		s->nr_gens++;
-	s->sum.highest = max(s->sum.highest, number);
-	if (was_live && !is_live(s, &d))
-		sd_merge_garbage(s, number);
+		s->sum.highest = number;
+	}
 	sd_gens_refresh(s);
 	return 0;
 }
@@ -219,11 +242,8 @@ void sd_gens_apply_del(struct sd_store *s, u32 first, u32 last)
 	}
 	if (first > 1 && changed)
 		sd_gens_count_changed(s, first - 1, changed);
-	if (first > 1 && unknown && gen_prev(s, first - 1, &n)) {
-		/* Its interval now ends where theirs did. */
-		d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_GEN, n));
-		d->flags |= cpu_to_le32(SD_GEN_F_CHANGES_UNKNOWN);
-	}
+	if (first > 1 && unknown && (d = gen_prev(s, first - 1, &n)))	/* its interval now ends where theirs did */
+		gen_lower(s, n, le32_to_cpu(d->state), le32_to_cpu(d->flags) | SD_GEN_F_CHANGES_UNKNOWN);
 	sd_gens_refresh(s);
 }
 
@@ -233,16 +253,9 @@ void sd_gens_apply_lose(struct sd_store *s, u32 first, u32 last, bool unknown)
 	u32 n = first;
 
 	for (; (d = gen_next(s, n, &n)) && n <= last; n++) {
-		bool was_live = le32_to_cpu(d->state) == SD_GEN_LIVE;
+		u32 state = le32_to_cpu(d->state), flags = le32_to_cpu(d->flags);
 
-		if (!was_live && !unknown)
-			continue;
-		d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_GEN, n));
-		if (was_live)
-			d->state = cpu_to_le32(SD_GEN_LOST);
-		if (unknown)
-			d->flags |= cpu_to_le32(SD_GEN_F_CHANGES_UNKNOWN);
-		sd_merge_garbage(s, n);
+		gen_lower(s, n, state == SD_GEN_LIVE ? SD_GEN_LOST : state, unknown ? flags | SD_GEN_F_CHANGES_UNKNOWN : flags);
 		if (n == U32_MAX)
 			break;
 	}
