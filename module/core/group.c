@@ -408,8 +408,10 @@ int sd_group_apply(struct sd_store *s, const void *image, struct sd_mem *mem, u3
 			err = apply_copies(s, (const void *)h, mem, mode);
 			continue;
 		}
-		if (!(mode & SD_APPLY_CATALOG))
+		if (!(mode & SD_APPLY_CATALOG)) {
+			s->mem_garbage = true;	/* the catalog has flagged the runs of its time, not the records replayed now */
 			continue;
+		}
 		if (h->op == SD_OP_PUT_GEN) {
 			err = sd_gens_apply_put(s, &((const struct sd_op_gen *)h)->desc, gen);
 			continue;

@@ -12,7 +12,7 @@
  *	key needed	iff g is the first record of a merged interval: the greatest kept generation <= g is > prev
  *	neither		drop the record, free the data;  only the key: it becomes a MARK, the data is freed
  * Records of older runs that are not being merged count as prev as well ("context": they are read, not written); only those of generations >= the
- * greatest kept one below the inputs can matter. That prev itself may have been dropped earlier changes nothing: it was dropped because no
+ * greatest live one below the inputs can matter (or the greatest kept one, when none is live there). That prev itself may have been dropped earlier changes nothing: it was dropped because no
  * live generation, and no beginning of an interval, lies between it and its own predecessor.
  *
  * Live and kept generations are those at the beginning of the slice. One that is deleted meanwhile flags the output again; new ones have higher
@@ -263,18 +263,20 @@ static int merge_record(struct sd_merge *m, struct sd_rec *rec, u32 prev)
 /* Older runs whose records may be the prev of the inputs' ones. */
 static void add_context(struct sd_iter *it, struct sd_merge *m)
 {
-	u32 i, k, gen_min = U32_MAX, kept;
+	u32 i, k, gen_min = U32_MAX, from;
 
 	for (i = 0; i < m->nr_in; i++)
 		gen_min = min(gen_min, m->in[i]->gen_min);
-	kept = sd_gens_floor(m->gens.kept, m->gens.nr_kept, gen_min);
-	for (i = 0; kept && i < m->v->nr_runs; i++) {
+	from = sd_gens_floor(m->gens.live, m->gens.nr_live, gen_min);
+	if (!from)
+		from = sd_gens_floor(m->gens.kept, m->gens.nr_kept, gen_min);
+	for (i = 0; from && i < m->v->nr_runs; i++) {
 		const struct sd_run *r = m->v->runs[i];
 		bool input = r == m->out;
 
 		for (k = 0; k < m->nr_in; k++)
 			input |= r == m->in[k];
-		if (!input && r->age < m->in[0]->age && r->gen_max >= kept)
+		if (!input && r->age < m->in[0]->age && r->gen_max >= from)
 			sd_iter_add(it, r, NULL, NO_TAG);
 	}
 }
