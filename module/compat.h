@@ -95,6 +95,7 @@ static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int
 	lim.max_hw_sectors = max_sectors;
 	lim.max_dev_sectors = max_sectors;
 	lim.max_write_zeroes_sectors = 0;
+	lim.max_zone_append_sectors = 0;	/* stacking limits have it, only zoned disks may */
 	return blk_alloc_disk(&lim, NUMA_NO_NODE);
 #else
 	struct gendisk *disk = blk_alloc_disk(NUMA_NO_NODE);
