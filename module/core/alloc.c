@@ -98,7 +98,7 @@ static void page_fresh(struct sd_alloc *a, u32 group, struct sd_bpage *p)
 static int page_read(struct sd_store *s, u32 group, struct sd_bpage *p)
 {
 	struct sd_ginfo *g = &s->alloc.g[group];
-	u64 addr = group_addr(&s->alloc, group) + (g->flags & SD_GROUP_D_COPY_B ? 1 : 0);
+	u64 addr = group_addr(&s->alloc, group) + (g->flags & SD_GROUP_D_COPY_B && !sd_planted(SD_PLANT_COPY_CHOICE) ? 1 : 0);
 	struct sd_disk_bitmap *b = sd_malloc(SD_BLOCK_SIZE);
 	u32 i, used = 0;
 	int err;
@@ -375,7 +375,8 @@ void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr)
 
 void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr)
 {
-	sd_alloc_untake(s, addr, nr);
+	if (!sd_planted(SD_PLANT_REUSE_EARLY))
+		sd_alloc_untake(s, addr, nr);
 }
 
 int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
@@ -402,6 +403,8 @@ int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
 		a->g[group].free += len;
 		a->g[group].dirty = true;
 		a->free += len;
+		if (sd_planted(SD_PLANT_REUSE_EARLY))
+			sd_alloc_untake(s, addr, len);
 	}
 	return 0;
 }

@@ -42,6 +42,8 @@ enum sd_plant_id {
 	SD_PLANT_TAIL_AHEAD,		/* the journal's tail moves past groups in flight */
 	SD_PLANT_NO_FORGET,		/* rewritten blocks stay in the cache */
 	SD_PLANT_CATALOG_AGAIN,		/* replay applies what the catalog has */
+	SD_PLANT_DURABLE_AHEAD,		/* an image says that groups in flight are durable */
+	SD_PLANT_READERS_IGNORED,	/* blocks are free although an old version needs them */
 };
 #ifdef SD_PLANT
 extern u32 sd_plant;

@@ -44,7 +44,7 @@ void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u
 	struct sd_disk_journal *d = image;
 
 	d->hdr.nr = cpu_to_le16(blocks);
-	d->durable_seq = cpu_to_le64(s->j.done_seq);
+	d->durable_seq = cpu_to_le64(sd_planted(SD_PLANT_DURABLE_AHEAD) ? seq : s->j.done_seq);
 	d->epoch = cpu_to_le32(s->j.epoch);
 	d->prev_link = cpu_to_le32(prev_link);
 	d->link = cpu_to_le32(link);
@@ -63,7 +63,7 @@ int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_link, void *i
 		return err;
 	nr = le16_to_cpu(d->hdr.nr);
 	if (le32_to_cpu(d->hdr.magic) != SD_MAGIC_JOURNAL || le64_to_cpu(d->hdr.txid) != seq || !nr || nr > SD_GROUP_MAX_BLOCKS ||
-	    le32_to_cpu(d->epoch) != s->j.epoch || le32_to_cpu(d->prev_link) != prev_link ||
+	    le32_to_cpu(d->epoch) != s->j.epoch || (le32_to_cpu(d->prev_link) != prev_link && !sd_planted(SD_PLANT_NO_EPOCH)) ||
 	    le32_to_cpu(d->payload) > nr * SD_BLOCK_SIZE - sizeof(*d))
 		return -ENODATA;
 	if (nr > 1)

@@ -240,8 +240,9 @@ static int note_shrink(struct sd_merge *m, u32 gen)
 static int merge_record(struct sd_merge *m, struct sd_rec *rec, u32 prev)
 {
 	struct sd_store *s = m->v->s;
-	bool content = sd_gens_floor(m->gens.live, m->gens.nr_live, rec->gen) > prev;
-	bool key = sd_gens_floor(m->gens.kept, m->gens.nr_kept, rec->gen) > prev;
+	u32 before = sd_planted(SD_PLANT_NO_PREV) ? 0 : prev;
+	bool content = sd_gens_floor(m->gens.live, m->gens.nr_live, rec->gen) > before;
+	bool key = sd_gens_floor(m->gens.kept, m->gens.nr_kept, rec->gen) > before;
 	int err = 0;
 
 	if (!content && rec->kind == SD_KIND_DATA)

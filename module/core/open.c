@@ -148,7 +148,7 @@ int sd_open(struct sd_dev *dev, const struct sd_open_opts *opts, struct sd_store
 		sd_gens_refresh(s);
 	}
 	if (!err && dirty && !opts->read_only) {
-		s->j.epoch++;
+		s->j.epoch += !sd_planted(SD_PLANT_NO_EPOCH);
 		err = whole_step(s);
 	}
 out:
@@ -185,7 +185,7 @@ int sd_attach(struct sd_store *s, u64 primary_sectors)
 	if (s->failed)
 		return 0;	/* nothing is written any more; the volume works without us */
 	s->state = SD_STATE_ACTIVE;
-	s->j.epoch++;
+	s->j.epoch += !sd_planted(SD_PLANT_NO_EPOCH);
 	return sd_super_write_now(s);
 }
 

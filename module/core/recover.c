@@ -97,11 +97,11 @@ static int replay(struct sd_store *s, struct pass *p, u64 groups, u64 durable, u
 	pass_start(s, p);
 	for (n = 0; !err && n < groups; n++) {
 		err = pass_read(s, p);
-		if (!err && p->seq > durable)
+		if (!err && p->seq > durable && !sd_planted(SD_PLANT_NO_DATA_CRC))
 			err = check_data(s, p->image, chunk);
 		if (!err)
 			err = sd_group_apply(s, p->image, s->cur->active,
-					     SD_APPLY_REPLAY | (p->seq > catalog_seq ? SD_APPLY_CATALOG : 0));
+					     SD_APPLY_REPLAY | (p->seq > catalog_seq || sd_planted(SD_PLANT_CATALOG_AGAIN) ? SD_APPLY_CATALOG : 0));
 		if (err)
 			break;
 		pass_next(p);

@@ -279,7 +279,7 @@ static int flush_buf(struct sd_builder *b)
 	if (!b->buf_nr)
 		return 0;
 	err = s->dev->ops->write(s->dev->ctx, b->buf_addr, b->buf_nr, b->buf);
-	if (!err)
+	if (!err && !sd_planted(SD_PLANT_NO_FORGET))
 		s->dev->ops->forget(s->dev->ctx, b->buf_addr, b->buf_nr);
 	s->meta_written += b->buf_nr;
 	b->buf_nr = 0;
@@ -461,6 +461,8 @@ static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_
 	r->gen_max = le32_to_cpu(d->gen_max);
 	r->level = le32_to_cpu(d->level);
 	r->flags = le32_to_cpu(d->flags);
+	if (sd_planted(SD_PLANT_NO_PURGE))
+		r->flags &= ~SD_RUN_F_PURGE;
 	r->merge_into = le32_to_cpu(d->merge_into);
 	*err = load_segs(s, r);
 	if (*err) {

@@ -161,6 +161,11 @@ static int freeze(struct sd_store *s, struct sd_step *st)
 	st->tail = s->j.done;
 	st->tail_seq = s->j.done_seq + 1;
 	st->tail_link = s->j.done_link;
+	if (sd_planted(SD_PLANT_TAIL_AHEAD)) {
+		st->tail = s->j.head;
+		st->tail_seq = s->j.next_seq;
+		st->tail_link = s->j.head_link;
+	}
 	return 0;
 }
 
@@ -346,11 +351,11 @@ int sd_step_write(struct sd_step *st)
 
 	for (i = 0; !err && i < st->writes.nr; i++) {
 		err = ops->write(s->dev->ctx, st->writes.w[i].addr, 1, st->writes.w[i].buf);
-		if (!err)
+		if (!err && !sd_planted(SD_PLANT_NO_FORGET))
 			ops->forget(s->dev->ctx, st->writes.w[i].addr, 1);
 	}
 	s->meta_written += st->writes.nr;
-	if (!err)
+	if (!err && !sd_planted(SD_PLANT_STEP_UNFLUSHED))
 		err = ops->flush(s->dev->ctx);
 	if (!err)
 		err = sd_super_write(s, st->super, st->txid);
