@@ -18,15 +18,23 @@ void open_opts(struct sd_open_opts *o)
 	o->mem_records = S.mem_records;
 }
 
-/* Which groups in flight the store has found; the model with them. */
-static void expected_model(const struct sd_store *s, struct model *m)
+/* The last group that the store has found. */
+static u64 survivor(const struct sd_store *s)
 {
 	u64 seq = s->j.done_seq, last = S.acked + S.nr_fly;
-	u32 i;
 
 	if (seq < S.acked || seq > last)
 		fail("group %llu is the last one after a crash; %llu was acknowledged, %llu sealed", (unsigned long long)seq,
 		     (unsigned long long)S.acked, (unsigned long long)last);
+	return seq;
+}
+
+/* The model with the groups in flight that the store has found. */
+static void expected_model(const struct sd_store *s, struct model *m)
+{
+	u64 seq = survivor(s);
+	u32 i;
+
 	*m = S.m;
 	for (i = 0; i < S.nr_fly && S.fly[i]->seq <= seq; i++)
 		model_apply(m, S.fly[i]);
@@ -122,8 +130,7 @@ bool open_and_attach(void)
 	if (S.failed == FAIL_TRIED && !S.store->failed)
 		S.failed = FAIL_NO;
 	if (!S.store->failed) {
-		expected_model(S.store, &S.m);
-		drop_flights(S.store->j.done_seq);
+		drop_flights(survivor(S.store));
 		if (!S.dev->dead)
 			verify_now(VERIFY_CHECK);
 	}

@@ -418,6 +418,7 @@ static void some_foreground(u32 n)
 
 bool background(u32 flags)
 {
+	u64 checkpoints = S.store->checkpoints, merges = S.store->merges;
 	struct sd_step *st;
 	int err = sd_step_begin(S.store, flags, &st), end;
 
@@ -446,6 +447,8 @@ bool background(u32 flags)
 	if ((err || end) && !S.dev->dead && !S.failed)
 		fail("a step failed: %d, %d", err, end);
 	S.stuck = 0;
+	C.checkpoints += S.store->checkpoints > checkpoints;
+	C.merges += S.store->merges > merges;
 	maybe_cut(2);
 	return true;
 }

@@ -2,7 +2,8 @@
 /*
  * Crash simulator of the differential store.
  *
- *	sim [--seed N] [--episodes N] [--cuts N] [--seconds S] [--plant NAME | --plants] [-v]
+ *	sim [--seed N] [--episodes N] [--cuts N] [--seconds S] [-v]
+ *	sim --plants | --plant NAME [--seed N] [--seconds S]		S: for each planted bug, at most
  *
  * An episode formats a tiny device and drives the store on it with random parameters; its seed is all that it depends on.
  */
@@ -252,7 +253,6 @@ static void end_episode(void)
 	}
 	for (i = 0; i < S.nr_fly; i++)
 		free(S.fly[i]);
-	C.checkpoints += 0;
 	simdev_exit(S.dev);
 	free(S.dev);
 }
@@ -278,31 +278,155 @@ static void episode(u64 seed, bool verbose)
 	end_episode();
 }
 
+/* ---- what must have happened, planted bugs --------------------------------------------------------------- */
+
+static const struct plant {
+	u32 id;
+	const char *name;
+} plants[] = {
+	{ PLANT_COMMIT_UNFLUSHED, "a group is committed before it is flushed" },
+	{ PLANT_RELEASE_EARLY, "a write is released before its group is committed" },
+	{ SD_PLANT_STEP_UNFLUSHED, "no flush before the superblock" },
+	{ SD_PLANT_SUPER_UNFLUSHED, "no flush after the superblock" },
+	{ SD_PLANT_REUSE_EARLY, "dropped blocks are given out before the transaction is durable" },
+	{ SD_PLANT_READERS_IGNORED, "blocks are given out while an old version needs them" },
+	{ SD_PLANT_NO_DATA_CRC, "replay does not check data" },
+	{ SD_PLANT_DURABLE_AHEAD, "an image calls groups in flight durable" },
+	{ SD_PLANT_NO_EPOCH, "neither epoch nor chain tell old images from new ones" },
+	{ SD_PLANT_TAIL_AHEAD, "the journal's tail passes groups in flight" },
+	{ SD_PLANT_CATALOG_AGAIN, "replay applies what the catalog has" },
+	{ SD_PLANT_COPY_CHOICE, "the wrong copy of a bitmap is read" },
+	{ SD_PLANT_NO_FORGET, "rewritten blocks stay in the cache" },
+	{ SD_PLANT_NO_PREV, "merging forgets the record before" },
+	{ SD_PLANT_NO_PURGE, "garbage is not flagged any more after a restart" },
+};
+
+/* A child that has the bug must fail within its budget. Returns the cuts it took, 0 if it did not find anything. */
+static bool finds(const struct plant *p, u64 seed, double seconds)
+{
+	int status;
+	pid_t child;
+
+	fflush(stdout);
+	child = fork();
+	if (child < 0)
+		abort();
+	if (!child) {
+		double start = now();
+
+		quiet = true;
+		if (!freopen("/dev/null", "w", stderr))
+			_exit(0);
+		for (sd_plant = p->id; now() - start < seconds; seed++)
+			episode(seed, false);
+		_exit(0);
+	}
+	if (waitpid(child, &status, 0) != child)
+		abort();
+	return !WIFEXITED(status) || WEXITSTATUS(status);
+}
+
+static int run_plants(u64 seed, double seconds, const char *only)
+{
+	u32 i, bad = 0;
+
+	printf("TAP version 14\n1..%zu\n", ARRAY_SIZE(plants));
+	for (i = 0; i < ARRAY_SIZE(plants); i++) {
+		double start = now();
+		bool found;
+
+		if (only && !strstr(plants[i].name, only)) {
+			printf("ok %u - %s # SKIP not asked for\n", i + 1, plants[i].name);
+			continue;
+		}
+		found = finds(&plants[i], seed, seconds);
+		bad += !found;
+		printf("%sok %u - found: %s\n# %.1f s\n", found ? "" : "not ", i + 1, plants[i].name, now() - start);
+	}
+	return bad ? 1 : 0;
+}
+
+/* A run in which something never happened has not tested it. */
+static bool covered(void)
+{
+	const struct {
+		const char *what;
+		u64 n;
+	} list[] = {
+		{ "cuts in recovery", C.nested }, { "crashes", C.deaths }, { "groups", C.groups }, { "generations", C.gens },
+		{ "checkpoints", C.checkpoints }, { "merge slices", C.merges }, { "groups replayed", C.replayed },
+		{ "groups dropped", C.dropped }, { "relocations", C.relocated }, { "full devices", C.enospc }, { "full journals or tables", C.eagain },
+		{ "readers", C.readers }, { "detaches", C.detaches }, { "failed stores", C.fails }, { "quiet moments", C.quiesced },
+		{ "data", C.kinds[SD_KIND_DATA] }, { "zero", C.kinds[SD_KIND_ZERO] }, { "bad", C.kinds[SD_KIND_BAD] },
+		{ "marks", C.kinds[SD_KIND_MARK] }, { "changed chunks", C.changed_seen }, { "losses", C.losses },
+	};
+	bool all = true;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(list); i++) {
+		printf("# %s: %llu\n", list[i].what, (unsigned long long)list[i].n);
+		all &= list[i].n != 0;
+	}
+	return all;
+}
+
+static int run(u64 seed, u64 episodes, u64 cuts, double seconds, bool verbose)
+{
+	double start = now();
+	u64 n;
+	bool all;
+
+	printf("TAP version 14\n1..2\n# seed %llu\n", (unsigned long long)seed);
+	for (n = 0; (!episodes || n < episodes) && (!cuts || C.cuts < cuts) && (!seconds || now() - start < seconds); n++)
+		episode(seed + n, verbose);
+	printf("ok 1 - every crash leaves what was acknowledged\n# %llu episodes, %llu cuts, %.1f s\n", (unsigned long long)n,
+	       (unsigned long long)C.cuts, now() - start);
+	all = covered();
+	printf("%sok 2 - everything happened at least once%s\n", all || episodes ? "" : "not ", episodes ? " # SKIP chosen episodes" : "");
+	return all || episodes ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
-	u64 seed = 1, cuts = 0, episodes = 0, n;
-	double seconds = 0, start = now();
-	bool verbose = false;
-	int o;
 	static const struct option opts[] = {
-		{ "seed", 1, 0, 's' }, { "cuts", 1, 0, 'c' }, { "seconds", 1, 0, 't' }, { "episodes", 1, 0, 'e' }, { "plant", 1, 0, 'p' }, { 0 },
+		{ "seed", 1, 0, 's' }, { "cuts", 1, 0, 'c' }, { "seconds", 1, 0, 't' }, { "episodes", 1, 0, 'e' }, { "plant", 1, 0, 'p' },
+		{ "plants", 0, 0, 'P' }, { 0 },
 	};
+	u64 seed = 1, cuts = 0, episodes = 0;
+	const char *plant = NULL;
+	bool verbose = false, planted = false;
+	double seconds = 0;
+	int o;
 
 	while ((o = getopt_long(argc, argv, "v", opts, NULL)) != -1) {
 		switch (o) {
-		case 's': seed = strtoull(optarg, NULL, 0); break;
-		case 'c': cuts = strtoull(optarg, NULL, 0); break;
-		case 't': seconds = atof(optarg); break;
-		case 'e': episodes = strtoull(optarg, NULL, 0); break;
-		case 'p': sd_plant = atoi(optarg); break;
-		case 'v': verbose = true; break;
-		default: return 2;
+		case 's':
+			seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'c':
+			cuts = strtoull(optarg, NULL, 0);
+			break;
+		case 't':
+			seconds = atof(optarg);
+			break;
+		case 'e':
+			episodes = strtoull(optarg, NULL, 0);
+			break;
+		case 'p':
+			plant = optarg;	/* fall through */
+		case 'P':
+			planted = true;
+			break;
+		case 'v':
+			verbose = true;
+			break;
+		default:
+			return 2;
 		}
 	}
-	for (n = 0; (!episodes || n < episodes) && (!cuts || C.cuts < cuts) && (!seconds || now() - start < seconds); n++)
-		episode(seed + n, verbose);
-	printf("# %llu episodes, %llu cuts (%llu in recovery), %llu deaths, %.1f s\n", (unsigned long long)n, (unsigned long long)C.cuts,
-	       (unsigned long long)C.nested, (unsigned long long)C.deaths, now() - start);
-	printf("ok 1\n");
-	return 0;
+	if (planted)
+		return run_plants(seed, seconds ? seconds : 60, plant);
+	if (!cuts && !episodes && !seconds)
+		cuts = 100000;
+	return run(seed, episodes, cuts, seconds, verbose);
 }
