@@ -153,6 +153,10 @@ static void start_write(void)
 	struct fly *f = NULL;
 	u32 i;
 
+	if (S.bulk) {
+		want = MAX_ITEMS;
+		hot = S.m.nr_chunks;
+	}
 	if (S.gate || S.nr_fly == MAX_FLY || S.nr_rel + S.nr_fly * MAX_ITEMS + want > MAX_REL)
 		return;
 	for (i = 0; i < want && !S.dev->dead; i++) {

@@ -121,9 +121,9 @@ void change_generations(void)
 		return;
 	if (dice < 9)
 		create();
-	else if (dice < 12)
+	else if (dice < (S.bookish ? 17 : 12))
 		put();
-	else if (dice < 19 && (S.m.nr > 3 || dice < 14))
+	else if (dice < 19 && (S.m.nr > (S.bulk ? 9 : 3) || (dice < 14 && !S.bulk)))
 		delete();
 	else if (dice == 19)
 		lose();

@@ -105,13 +105,20 @@ static double now(void)
 static void parameters(void)
 {
 	static const u32 sizes[] = { 1, 1, 1, 4, 4, 16 };
+	u32 i;
 
 	memset(&S, 0, sizeof(S));
 	S.chunk_blocks = sizes[rnd(ARRAY_SIZE(sizes))];
 	S.nr_blocks = SD_MIN_DIFF_BLOCKS + rnd(512);
-	if (!rnd(12))
+	S.bookish = !rnd(3);
+	S.bulk = !rnd(4);
+	if (S.bulk)
+		S.chunk_blocks = 16;
+	if (!S.bulk && !rnd(12))
 		S.nr_blocks = SD_GROUP_BLOCKS + 600 + rnd(4000);
-	S.m.nr_chunks = 8 + rnd(MAX_CHUNKS - 8);
+	S.m.nr_chunks = S.bulk ? 100 + rnd(MAX_CHUNKS - 100) : 8 + rnd(MAX_CHUNKS - 8);
+	for (i = 0; i < S.m.nr_chunks; i++)
+		S.m.primary[i] = rnd(8) ? ++S.next_version : V_ZERO;
 	S.journal_blocks = 32 + rnd(rnd(2) ? 8 : 64);
 	S.mem_records = MAX_ITEMS + rnd(rnd(2) ? 40 : 300);
 	S.slice_records = 4 + rnd(rnd(2) ? 12 : 300);

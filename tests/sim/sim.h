@@ -77,7 +77,7 @@ void fill_chunk(void *buf, u32 chunk, u32 version, u32 blocks);
 /* ---- the run ------------------------------------------------------------------------------------ */
 
 #define MAX_FLY		6u
-#define MAX_REL		64u
+#define MAX_REL		160u
 #define MAX_READERS	3u
 
 struct reader {
@@ -91,6 +91,8 @@ struct sim {
 	u32 chunk_blocks, journal_blocks, mem_records, slice_records;
 	u32 cut_rate;			/* a cut at one of so many places; 0: never */
 	u32 death_rate;
+	bool bulk;			/* large writes everywhere: the device gets full */
+	bool bookish;			/* bookmarks rather than deletions */
 	struct simdev *dev;
 	struct sd_store *store;
 	struct model m;			/* what has been acknowledged */
