@@ -114,7 +114,8 @@ $(B)/san/libsnapcore.a: $(call san,$(core_src)) ; $(archive)
 $(B)/san/libsnapdiff.a: $(call san,$(lib_src)) ; $(archive)
 $(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)
 
-# Libraries in link order; those without a source do not exist.
+# Programs appear by a rename: somebody may be running the old one. Libraries stand
+# in link order; those without a source do not exist.
 lib_core := $(if $(core_src),$(B)/libsnapcore.a)
 lib_base := $(if $(lib_src),$(B)/libsnapdiff.a)
 lib_media := $(if $(media_src),$(B)/libsnapmedia.a)
@@ -128,19 +129,19 @@ $(B)/bin/$(1): $(call obj,$(wildcard userspace/$(1)/*.c)) \
 	$(if $(filter snapmeta snapctl,$(1)),$(lib_core))
 	@mkdir -p $$(@D)
 	$(say) LD $$@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $$@ $$^ $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $$@.new $$^ $(LIBS) && mv -f $$@.new $$@
 endef
 $(foreach p,$(programs),$(eval $(call program,$(p))))
 
 $(tools): $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(lib_media) $(lib_base) $(lib_core)
 	@mkdir -p $(@D)
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@.new $^ $(LIBS) -lm && mv -f $@.new $@
 
 $(units): $(B)/tests/unit/%: $(B)/san/tests/unit/%.o $(call san,$(unit_help_src)) $(san_libs)
 	@mkdir -p $(@D)
 	$(say) LD $@
-	$(Q)$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka -lm
+	$(Q)$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@.new $^ $(LIBS) -lcmocka -lm && mv -f $@.new $@
 
 # The simulator has a core of its own, in which bugs can be planted.
 sim_obj := $(patsubst %.c,$(B)/plant/%.o,$(sim_src) $(core_src))
@@ -152,7 +153,7 @@ $(B)/plant/%.o: %.c Makefile
 $(B)/tests/sim/sim: $(sim_obj)
 	@mkdir -p $(@D)
 	$(say) LD $@
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lm
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@.new $^ $(LIBS) -lm && mv -f $@.new $@
 
 -include $(shell find $(B)/obj $(B)/san $(B)/plant -name '*.d' 2>/dev/null)
 .SECONDARY:
