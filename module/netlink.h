@@ -37,13 +37,23 @@ struct snap_nl_dump {
 	u32 from;				/* generation or disk to go on with */
 	u32 g1, g2;
 	u64 pos, end;				/* bytes */
+	unsigned int seq;			/* snap_event_seq() at the start */
+	int refused;				/* what the first call shall answer, and why */
+	const char *why;
 };
 
 struct snap_nl_dump *snap_nl_dump(struct netlink_callback *cb);
+/* @check may be NULL; attrs is NULL when there are none */
+int snap_nl_dump_begin(struct netlink_callback *cb,
+		       int (*check)(struct nlattr **attrs, struct snap_nl_dump *d, struct netlink_ext_ack *extack));
 int snap_nl_dump_start(struct netlink_callback *cb);
+/* First thing in every call: 0, or the error it has to return */
+int snap_nl_dump_refused(struct netlink_callback *cb);
 int snap_nl_dump_done(struct netlink_callback *cb);
 /* The volume that was named, referenced: the same one as at the start, or ERR_PTR */
 struct snap_volume *snap_nl_dump_volume(struct snap_nl_dump *d, struct netlink_ext_ack *extack);
+void snap_nl_dump_enter(struct netlink_callback *cb);
+int snap_nl_dump_leave(struct sk_buff *skb, struct netlink_callback *cb);	/* what the call returns */
 /*
  * One message of a dump, all or nothing. Return: 1: put; 0: does not fit any more; -EMSGSIZE: would not fit into an empty one either.
  */

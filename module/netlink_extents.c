@@ -8,45 +8,44 @@
 
 #define EXTENTS_PER_MESSAGE	2000u	/* an attribute has at most 64 KiB */
 
-static int start_extents(struct netlink_callback *cb, bool changes)
+static int check_range(struct nlattr **attrs, struct snap_nl_dump *d, struct netlink_ext_ack *extack)
 {
-	struct nlattr **attrs = snap_dump_attrs(cb);
-	int err = snap_nl_check_admin(cb->skb, cb->extack);
-	struct snap_nl_dump *d;
+	int err = snap_nl_check_attr(attrs, SNAPDIFF_A_VOLUME, extack);
 	u64 length;
 
 	if (!err)
-		err = snap_nl_check_attr(attrs, SNAPDIFF_A_VOLUME, cb->extack);
-	if (!err)
-		err = snap_nl_check_attr(attrs, SNAPDIFF_A_GEN, cb->extack);
-	if (!err)
-		err = snap_nl_dump_start(cb);
+		err = snap_nl_check_attr(attrs, SNAPDIFF_A_GEN, extack);
 	if (err)
 		return err;
-	d = snap_nl_dump(cb);
 	d->g1 = nla_get_u32(attrs[SNAPDIFF_A_GEN]);
-	if (changes && attrs[SNAPDIFF_A_GEN_LAST])
-		d->g2 = nla_get_u32(attrs[SNAPDIFF_A_GEN_LAST]);
 	if (attrs[SNAPDIFF_A_OFFSET])
 		d->pos = nla_get_u64(attrs[SNAPDIFF_A_OFFSET]);
 	length = attrs[SNAPDIFF_A_LENGTH] ? nla_get_u64(attrs[SNAPDIFF_A_LENGTH]) : U64_MAX;
 	d->end = length > U64_MAX - d->pos ? U64_MAX : d->pos + length;
-	if (d->g2 && d->g2 < d->g1) {
-		snap_refuse(cb->extack, "%s: generation %u is older than %u", d->name, d->g2, d->g1);
-		snap_nl_dump_done(cb);
-		return -EINVAL;
-	}
 	return 0;
+}
+
+static int check_pair(struct nlattr **attrs, struct snap_nl_dump *d, struct netlink_ext_ack *extack)
+{
+	int err = check_range(attrs, d, extack);
+
+	if (err || !attrs[SNAPDIFF_A_GEN_LAST])
+		return err;
+	d->g2 = nla_get_u32(attrs[SNAPDIFF_A_GEN_LAST]);
+	if (d->g2 >= d->g1)
+		return 0;
+	snap_refuse(extack, "%s: generation %u is older than %u", d->name, d->g2, d->g1);
+	return -EINVAL;
 }
 
 int snap_nl_map_start(struct netlink_callback *cb)
 {
-	return start_extents(cb, false);
+	return snap_nl_dump_begin(cb, check_range);
 }
 
 int snap_nl_changes_start(struct netlink_callback *cb)
 {
-	return start_extents(cb, true);
+	return snap_nl_dump_begin(cb, check_pair);
 }
 
 static int extents_gen(struct snap_volume *vol, u32 number, struct snap_gen *gen, struct netlink_ext_ack *extack)
@@ -139,10 +138,13 @@ static int put_extents(struct sk_buff *skb, struct netlink_callback *cb, struct 
 static int dump_extents(struct sk_buff *skb, struct netlink_callback *cb, bool changes)
 {
 	struct snap_nl_dump *d = snap_nl_dump(cb);
-	struct snap_volume *vol = snap_nl_dump_volume(d, cb->extack);
-	int err, n = 0;
+	int err = snap_nl_dump_refused(cb), n = 0;
+	struct snap_volume *vol;
 	u64 end;
 
+	if (err)
+		return err;
+	vol = snap_nl_dump_volume(d, cb->extack);
 	if (IS_ERR(vol))
 		return PTR_ERR(vol);
 	err = snap_nl_enter(vol, cb->extack);

@@ -140,6 +140,7 @@ int snap_nl_dump_one(struct sk_buff *skb, struct netlink_callback *cb, int cmd, 
 
 	if (!hdr)
 		return skb->len ? 0 : -EMSGSIZE;
+	cb->prev_seq = snap_nl_dump(cb)->seq;
 	genl_dump_check_consistent(cb, hdr);
 	if (fill(skb, what)) {
 		genlmsg_cancel(skb, hdr);
@@ -162,31 +163,62 @@ int snap_nl_dump_done(struct netlink_callback *cb)
 	return 0;
 }
 
-/* Permission, state, and the volume if one is named. */
-int snap_nl_dump_start(struct netlink_callback *cb)
+static int dump_find_volume(struct nlattr **attrs, struct snap_nl_dump *d, struct netlink_ext_ack *extack)
 {
-	struct nlattr **attrs = snap_dump_attrs(cb);
 	struct snap_volume *vol;
-	struct snap_nl_dump *d;
-	int err = snap_nl_check_admin(cb->skb, cb->extack);
 
-	if (err)
-		return err;
-	d = kzalloc(sizeof(*d), GFP_KERNEL);
+	if (!attrs || !attrs[SNAPDIFF_A_VOLUME])
+		return 0;
+	nla_strscpy(d->name, attrs[SNAPDIFF_A_VOLUME], sizeof(d->name));
+	vol = snap_nl_find(d->name, extack);
+	if (IS_ERR(vol))
+		return PTR_ERR(vol);
+	memcpy(d->uuid, vol->uuid, sizeof(d->uuid));
+	snap_volume_put(vol);
+	return 0;
+}
+
+/*
+ * Permission, state, the volume if one is named, and what @check wants to see and remember. In 6.1 there is no extended ack at the start of a dump: the
+ * refusal is kept for the first call then, which comes at once.
+ */
+int snap_nl_dump_begin(struct netlink_callback *cb,
+		       int (*check)(struct nlattr **attrs, struct snap_nl_dump *d, struct netlink_ext_ack *extack))
+{
+	struct snap_nl_dump *d = kzalloc(sizeof(*d), GFP_KERNEL);
+	struct netlink_ext_ack own = {}, *extack = cb->extack ?: &own;
+	int err;
+
 	if (!d)
 		return -ENOMEM;
-	if (attrs && attrs[SNAPDIFF_A_VOLUME]) {
-		nla_strscpy(d->name, attrs[SNAPDIFF_A_VOLUME], sizeof(d->name));
-		vol = snap_nl_find(d->name, cb->extack);
-		if (IS_ERR(vol)) {
-			kfree(d);
-			return PTR_ERR(vol);
-		}
-		memcpy(d->uuid, vol->uuid, sizeof(d->uuid));
-		snap_volume_put(vol);
+	err = snap_nl_check_admin(cb->skb, extack);
+	if (!err)
+		err = dump_find_volume(snap_dump_attrs(cb), d, extack);
+	if (!err && check)
+		err = check(snap_dump_attrs(cb), d, extack);
+	if (err && cb->extack) {
+		kfree(d);
+		return err;
 	}
+	d->refused = err;
+	d->why = own._msg;
 	*(struct snap_nl_dump **)cb->ctx = d;
 	return 0;
+}
+
+int snap_nl_dump_start(struct netlink_callback *cb)
+{
+	return snap_nl_dump_begin(cb, NULL);
+}
+
+/* A refusal of the start that could not be said there. */
+int snap_nl_dump_refused(struct netlink_callback *cb)
+{
+	struct snap_nl_dump *d = snap_nl_dump(cb);
+
+	if (d->refused && d->why && cb->extack)
+		cb->extack->_msg = d->why;
+	return d->refused;
 }
 
 /* The volume that was named, referenced: the same one as at the start. */
@@ -200,6 +232,25 @@ struct snap_volume *snap_nl_dump_volume(struct snap_nl_dump *d, struct netlink_e
 		return ERR_PTR(-ENODEV);
 	}
 	return vol;
+}
+
+/*
+ * Begin and end of a call of a dump whose things may come and go. Once it is not consistent every message is flagged, NLMSG_DONE included, not just
+ * the first one behind the change.
+ */
+void snap_nl_dump_enter(struct netlink_callback *cb)
+{
+	struct snap_nl_dump *d = snap_nl_dump(cb);
+
+	cb->seq = snap_event_seq();
+	if (!d->seq)
+		d->seq = cb->seq;
+}
+
+int snap_nl_dump_leave(struct sk_buff *skb, struct netlink_callback *cb)
+{
+	cb->prev_seq = snap_nl_dump(cb)->seq;
+	return skb->len;
 }
 
 /*
@@ -240,21 +291,23 @@ int snap_nl_dump_volumes(struct sk_buff *skb, struct netlink_callback *cb,
 	struct snap_nl_dump *d = snap_nl_dump(cb);
 	struct snap_volume *vol;
 	u64 pos;
-	int ret;
+	int ret = snap_nl_dump_refused(cb);
 
-	cb->seq = snap_event_seq();
+	if (ret)
+		return ret;
+	snap_nl_dump_enter(cb);
 	for (;;) {
 		pos = d->volume_pos;
 		vol = dump_next_volume(d);
 		if (!vol)
-			return skb->len;
+			return snap_nl_dump_leave(skb, cb);
 		ret = step(skb, cb, vol, d);
 		dump_leave(vol);
 		if (ret < 0)
 			return ret;
 		if (!ret) {
 			d->volume_pos = pos;
-			return skb->len;
+			return snap_nl_dump_leave(skb, cb);
 		}
 		d->from = 0;
 	}

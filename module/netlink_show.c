@@ -232,9 +232,11 @@ int snap_nl_virt_dump(struct sk_buff *skb, struct netlink_callback *cb)
 {
 	struct snap_nl_dump *d = snap_nl_dump(cb);
 	struct snap_virt_info virt;
-	int ret;
+	int ret = snap_nl_dump_refused(cb);
 
-	cb->seq = snap_event_seq();
+	if (ret)
+		return ret;
+	snap_nl_dump_enter(cb);
 	for (; !snap_virt_next(d->from, &virt); d->from = virt.index + 1) {
 		if (d->name[0] && strcmp(d->name, virt.volume))
 			continue;
@@ -244,5 +246,5 @@ int snap_nl_virt_dump(struct sk_buff *skb, struct netlink_callback *cb)
 		if (!ret)
 			break;
 	}
-	return skb->len;
+	return snap_nl_dump_leave(skb, cb);
 }

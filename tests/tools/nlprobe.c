@@ -16,8 +16,8 @@
  *
  * Output, one line each:
  *   message COMMAND LENGTH ATTRIBUTE=HEX...     a reply or a part of a dump; "intr" when it is flagged
- *   done INTR ERRNO                             end of a dump
- *   error ERRNO TEXT                            errno as a positive number, extended-ack text
+ *   done                                        end of a dump; "intr" when it is flagged
+ *   error ERRNO TEXT                            errno as a positive number, extended-ack text; of a dump, too
  * Exit status: 0 no error, 1 the kernel refused, 2 anything else.
  */
 #include <errno.h>
@@ -143,7 +143,7 @@ static const void *attr_data(const struct nlattr *a)
 /* Extended-ack text behind the header that the kernel sends back (capped: NETLINK_CAP_ACK). */
 static const char *ack_text(const struct nlmsghdr *h)
 {
-	size_t skip = NLMSG_HDRLEN + sizeof(struct nlmsgerr);
+	size_t skip = NLMSG_HDRLEN + (h->nlmsg_type == NLMSG_DONE ? sizeof(int) : sizeof(struct nlmsgerr));
 	const struct nlattr *a;
 
 	if (!(h->nlmsg_flags & NLM_F_ACK_TLVS) || h->nlmsg_len <= skip)
@@ -180,6 +180,7 @@ static void print_message(const struct nlmsghdr *h)
 static int handle(const struct nlmsghdr *h, int dump)
 {
 	const struct nlmsgerr *e = NLMSG_DATA(h);
+	int status;
 
 	switch (h->nlmsg_type) {
 	case NLMSG_ERROR:
@@ -191,8 +192,12 @@ static int handle(const struct nlmsghdr *h, int dump)
 		}
 		return -1;
 	case NLMSG_DONE:
-		printf("done %d %d\n", !!(h->nlmsg_flags & NLM_F_DUMP_INTR), -*(const int *)NLMSG_DATA(h));
-		return *(const int *)NLMSG_DATA(h) < 0;
+		status = *(const int *)NLMSG_DATA(h);
+		if (status < 0)
+			printf("error %d %s\n", -status, ack_text(h));
+		else
+			printf("done%s\n", h->nlmsg_flags & NLM_F_DUMP_INTR ? " intr" : "");
+		return status < 0;
 	default:
 		print_message(h);
 		return -1;
@@ -201,8 +206,7 @@ static int handle(const struct nlmsghdr *h, int dump)
 
 static void wait_gone(const char *path)
 {
-	fflush(stdout);
-	while (!access(path, F_OK))
+		while (!access(path, F_OK))
 		usleep(20000);
 }
 
@@ -328,6 +332,7 @@ int main(int argc, char **argv)
 		default: return 2;
 		}
 	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	drop_privileges(&o);
 	fd = open_socket();
 	if (o.group)
@@ -336,7 +341,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "nlprobe: no command\n");
 		return 2;
 	}
-	begin(&r, resolve(fd, NULL, NULL), atoi(argv[optind]), o.dump ? NLM_F_DUMP : NLM_F_ACK);
+	/* Another socket than for the question: the kernel remembers how large the buffers of a socket are. */
+	begin(&r, resolve(open_socket(), NULL, NULL), atoi(argv[optind]), o.dump ? NLM_F_DUMP : NLM_F_ACK);
 	while (++optind < argc)
 		add_spec(&r, argv[optind]);
 	send_request(fd, &r);
