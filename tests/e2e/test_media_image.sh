@@ -1,0 +1,274 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Full and increments of plain images over every carrier, interrupted and taken up, restored and compared.
+set -u
+cd "$(dirname "$0")/../.."
+PATH=$PWD/build/bin:$PATH
+W=$(mktemp -d "${TMPDIR:-/tmp}/snapmedia.XXXXXX")
+U=6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c001
+export SNAPDIFF_STATE_DIR=$W/state
+DAEMON=
+
+cleanup() {
+	[ -n "$DAEMON" ] && kill "$DAEMON" 2>/dev/null
+	rm -rf "$W"
+}
+trap cleanup EXIT
+
+echo 1..16
+N=0
+ok() {		# NAME COMMAND...: one case
+	local name=$1 rc
+	shift
+	N=$((N + 1))
+	"$@" >"$W/out" 2>&1
+	rc=$?
+	if [ $rc = 0 ]; then
+		echo "ok $N $name"
+	else
+		echo "not ok $N $name"
+		sed 's/^/# /' "$W/out" | tail -20
+	fi
+}
+
+field() {	# KEY < receipt as JSON
+	sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"
+}
+
+start_daemon() {
+	snapmediad "$W/repo" --listen 127.0.0.1:0 --foreground >"$W/port" 2>>"$W/log" &
+	DAEMON=$!
+	for _ in $(seq 100); do
+		PORT=$(sed -n 's/.*port //p' "$W/port")
+		[ -n "$PORT" ] && return 0
+		sleep 0.05
+	done
+	return 1
+}
+
+stop_daemon() {
+	kill "$DAEMON" && wait "$DAEMON"
+	DAEMON=
+}
+
+# Scattered random 4 KiB changes: COUNT of them, in a copy of FROM. Distinct blocks.
+change() {	# FROM TO COUNT BLOCKS SEED
+	cp --sparse=always "$1" "$2"
+	head -c $(($3 * 4096)) /dev/urandom >"$W/bytes"
+	python3 - "$2" "$W/bytes" "$3" "$4" "$5" <<-'PY'
+		import random, sys
+		path, data, count, blocks, seed = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+		new = open(data, 'rb').read()
+		with open(path, 'r+b') as f:
+		    for i, b in enumerate(random.Random(seed).sample(range(blocks), count)):
+		        f.seek(b * 4096)
+		        f.write(new[i * 4096:(i + 1) * 4096])
+	PY
+}
+
+# 48 MiB and a bit: random, zeros, text; no multiple of a block.
+make_images() {
+	{
+		head -c 16M /dev/urandom
+		head -c 16M /dev/zero
+		tar c Makefile module userspace tests/vm 2>/dev/null | head -c 16M
+		head -c 4097 /dev/urandom
+	} >"$W/g1"
+	truncate -s 50000123 "$W/g1"
+	change "$W/g1" "$W/g2" 1000 4096 1	# incompressible ones
+	change "$W/g2" "$W/g3" 50 12000 2
+	head -c 2M /dev/zero | dd of="$W/g3" bs=1M seek=3 conv=notrunc status=none
+	truncate -s 50123457 "$W/g3"		# grown
+	change "$W/g3" "$W/g4" 20 9000 3
+	truncate -s 40000001 "$W/g4"		# shrunk
+	change "$W/g4" "$W/g5" 10 9000 4
+	truncate -s 51000000 "$W/g5"		# and grown again
+}
+
+back() {	# GEN DEST [BASE]
+	local g=$1 dest=$2 base=${3:-}
+	snapbackup --image "$W/g$g" --uuid "$U" --volume-name disk --gen "$g" --dest "$dest" -q --json \
+		${base:+--base "$base" --base-image "$W/g$base"} >"$W/receipt"
+}
+
+same() {	# GEN SOURCE
+	rm -f "$W/r"
+	snaprestore --from "$2" --volume disk --gen "$1" --to "$W/r" -q && cmp "$W/g$1" "$W/r"
+}
+
+full_tcp() {
+	back 1 "127.0.0.1:$PORT" && same 1 "127.0.0.1:$PORT"
+}
+
+# 1000 scattered blocks of random bytes: what goes over the wire is them and at most 2 %.
+increment_tcp() {
+	back 2 "127.0.0.1:$PORT" 1 || return 1
+	local sent changed
+	sent=$(field sent_bytes <"$W/receipt")
+	changed=$(field change_bytes <"$W/receipt")
+	echo "changed $changed, sent $sent"
+	[ "$changed" = $((1000 * 4096)) ] || return 1
+	[ "$sent" -le $((changed + changed / 50)) ] || return 1
+	same 2 "127.0.0.1:$PORT"
+}
+
+# ssh stands for itself: "-T HOST COMMAND..." is run here.
+increment_ssh() {
+	printf '#!/bin/sh\nshift 2\nexec "$@"\n' >"$W/ssh"
+	chmod +x "$W/ssh"
+	export SNAPDIFF_SSH=$W/ssh
+	back 3 "ssh://somebody@somewhere$W/repo" 2 && same 3 "ssh://somebody@somewhere$W/repo"
+}
+
+shrunk_and_grown() {
+	back 4 "$W/repo" 3 && back 5 "$W/repo" 4 && same 4 "$W/repo" && same 5 "127.0.0.1:$PORT"
+}
+
+all_same() {
+	local g
+	for g in 1 2 3 4 5; do
+		same $g "$W/repo" || return 1
+	done
+}
+
+to_stdout() {
+	snaprestore --from "127.0.0.1:$PORT" --volume disk --gen 3 --to - -q | cmp - "$W/g3" &&
+		snaprestore --from "$W/repo" --volume disk --gen 2 --to - -q | cmp - "$W/g2"
+}
+
+wrong_parent() {
+	cp "$W/g1" "$W/g9"
+	cp "$W/g1" "$W/g8"
+	! back 9 "$W/repo" 8 2>"$W/err" && grep -q "has no generation 8" "$W/err" || { cat "$W/err"; return 1; }
+	# The same number again, with other content
+	head -c 100 /dev/urandom | dd of="$W/g9" conv=notrunc status=none
+	snapbackup --image "$W/g9" --uuid "$U" --gen 2 --dest "$W/repo" -q 2>"$W/err"
+	[ $? = 5 ] && grep -q "generation 2 is here already" "$W/err"
+}
+
+again_is_no_error() {
+	back 3 "$W/repo" 2 && [ "$(field state <"$W/receipt")" = published ]
+}
+
+not_loopback() {
+	snapmediad "$W/repo" --listen 0.0.0.0:0 --foreground 2>"$W/err"
+	[ $? = 2 ] && grep -q "not a loopback address" "$W/err" || return 1
+	back 1 "192.0.2.1" 2>"$W/err"
+	[ $? = 2 ] && grep -q "not a loopback address" "$W/err"
+}
+
+refused_targets() {
+	snaprestore --from "$W/repo" --volume disk --gen 1 --to "$W/r" -q	# is there
+	[ $? = 5 ] || return 1
+	snaprestore --from "$W/repo" --volume disk --gen 77 --to "$W/new" -q
+	[ $? = 4 ] && [ ! -e "$W/new" ] || return 1
+	snaprestore --from "$W/repo" --volume disk --gen 1 --to /dev/nosuchdevice -q
+	[ $? = 4 ] && [ ! -e /dev/nosuchdevice ]
+}
+
+dry_run() {
+	snapbackup --image "$W/g2" --uuid "$U" --gen 2 --base 1 --base-image "$W/g1" --dest "$W/repo" --dry-run -q >"$W/plan" || return 1
+	awk '!/^#/ { b += $2 } END { exit b != 4096000 }' "$W/plan" && grep -q "^# 4096000 bytes" "$W/plan"
+}
+
+streams() {
+	back 1 "$W/s1" && back 2 "$W/s2" 1 && back 3 - 2 || return 1
+	snapbackup --image "$W/g3" --uuid "$U" --volume-name disk --gen 3 --base 2 --base-image "$W/g2" --dest - -q \
+		2>/dev/null >"$W/s3" || return 1
+	rm -f "$W/r"
+	snaprestore --from "$W/s1" "$W/s2" "$W/s3" --gen 3 --to "$W/r" -q && cmp "$W/g3" "$W/r" || return 1
+	rm -f "$W/r"
+	! snaprestore --from "$W/s1" "$W/s3" --gen 3 --to "$W/r" -q && [ ! -e "$W/r" ] || return 1
+	head -c 1000000 "$W/s2" >"$W/cut"
+	! snaprestore --from "$W/s1" "$W/cut" --gen 2 --to "$W/r" -q && [ ! -e "$W/r" ]
+}
+
+import() {
+	snapmedia init "$W/repo2" && snapmedia import "$W/repo2" "$W/s1" &&
+		! snapmedia import "$W/repo2" "$W/s3" && snapmedia import "$W/repo2" "$W/s2" &&
+		snapmedia import "$W/repo2" - <"$W/s3" && same 3 "$W/repo2" && snapmedia verify "$W/repo2"
+}
+
+# kill -9 the server's session in mid-transfer, again and again; each run takes up where the last one was.
+killed_and_resumed() {
+	local total resumed size rc
+	head -c 200M /dev/urandom >"$W/g20"
+	size=$(stat -c %s "$W/g20")
+	cat >"$W/slow" <<-EOT
+		#!/bin/bash
+		# stands for ssh: the server reads through a pipe that breaks after a while
+		shift 2
+		dd bs=65536 count=\$(cat $W/limit) status=none | "\$@"
+	EOT
+	chmod +x "$W/slow"
+	for limit in 500 700 900 M; do		# reads of up to 64 KiB
+		[ $limit = M ] && echo 99999999 >"$W/limit" || echo $limit >"$W/limit"
+		SNAPDIFF_SSH=$W/slow back 20 "ssh://x$W/repo" 2>"$W/err"
+		rc=$?
+		[ $limit != M ] && { [ $rc = 0 ] && return 1; continue; }
+		[ $rc = 0 ] || { cat "$W/err"; return 1; }
+	done
+	resumed=$(field resumed_bytes <"$W/receipt")
+	total=$(field sent_bytes <"$W/receipt")
+	echo "resumed $resumed of $size, the last run sent $total"
+	[ "$resumed" -ge 20000000 ] && [ "$total" -le $((size - resumed + size / 50)) ] && same 20 "$W/repo"
+}
+
+# The daemon's session itself dies: kill -9 by a watcher as soon as it has some megabytes.
+daemon_killed() {
+	head -c 150M /dev/urandom >"$W/g21"
+	back 21 "127.0.0.1:$PORT" 2>"$W/err" &
+	local client=$! child
+	for _ in $(seq 400); do
+		child=$(pgrep -P "$DAEMON" | head -1)
+		[ -n "$child" ] && [ "$(du -s "$W/repo/uploads" | cut -f1)" -gt 20000 ] && break
+		sleep 0.01
+	done
+	kill -9 "$child" || return 1
+	! wait $client || return 1
+	[ -z "$(find "$W/repo/objects" -name 0000000021.manifest)" ] || return 1
+	back 21 "127.0.0.1:$PORT" || { cat "$W/err"; return 1; }
+	echo "resumed $(field resumed_bytes <"$W/receipt")"
+	[ "$(field resumed_bytes <"$W/receipt")" -gt 10000000 ] && same 21 "127.0.0.1:$PORT"
+}
+
+at_once() {
+	local p=() i
+	for i in 31 32 33 34; do
+		head -c 5M /dev/urandom >"$W/g$i"
+		snapbackup --image "$W/g$i" --uuid "$U" --gen $i --dest "127.0.0.1:$PORT" -q >/dev/null &
+		p+=($!)
+	done
+	for i in "${p[@]}"; do
+		wait "$i" || return 1
+	done
+	[ "$(snapmedia list "$W/repo" -o generation --noheadings | grep -c '3[1-4]')" = 4 ]
+}
+
+verify() {
+	stop_daemon || return 1
+	snapmedia verify "$W/repo" || return 1
+	local pack
+	pack=$(find "$W/repo/objects" -name '*.pack' -size +1M | head -1)
+	printf 'X' | dd of="$pack" bs=1 seek=500000 conv=notrunc status=none
+	! snapmedia verify "$W/repo"
+}
+
+make_images
+snapmedia init "$W/repo" && start_daemon || { echo "Bail out! no server"; exit 1; }
+ok "full over TCP, restored" full_tcp
+ok "increment over TCP: at most 2 % more than what changed" increment_tcp
+ok "increment over ssh, grown volume" increment_ssh
+ok "shrunk, and grown again, into a directory" shrunk_and_grown
+ok "every generation is still the same" all_same
+ok "restore to stdout" to_stdout
+ok "wrong parent and a number that is taken are refused" wrong_parent
+ok "the same generation again is no error" again_is_no_error
+ok "nothing but loopback" not_loopback
+ok "restore: existing file, unknown generation, mistyped device" refused_targets
+ok "dry run is exact" dry_run
+ok "streams: chain, wrong order, cut off" streams
+ok "import of streams" import
+ok "connection cut three times: exactly the rest is sent" killed_and_resumed
+ok "server killed in mid-transfer: not there, then resumed" daemon_killed
+ok "four clients at once; verify finds one flipped byte" eval 'at_once && verify'
