@@ -144,7 +144,8 @@ void sd_info(struct sd_store *store, struct sd_info *info);
 
 /**
  * sd_store_fail() - [M] the one way down: mark the store failed, in memory at once and, if the device still takes it, in the superblock
- * Every generation counts as lost from now on, for ever. Idempotent. Return: 0 if durable.
+ * Every generation counts as lost from now on, for ever. Idempotent; tries again while it is not durable. Return: 0 if durable; -EBUSY: a step is writing its
+ * superblock, and "failed" is durable when sd_step_end() has returned (and another call says so); the device's error.
  */
 int sd_store_fail(struct sd_store *store);
 

@@ -397,6 +397,7 @@ struct sd_store {
 	u64 catalog_seq;	/* of the superblock that was opened */
 	u32 slice_records;
 	struct sd_step *step;
+	bool super_busy;	/* the step is writing the superblock; with failed, under version_lock */
 	u64 records_run;
 	u64 meta_written, journal_written, checkpoints, merges, replayed_groups, dropped_groups;
 };
@@ -404,7 +405,8 @@ struct sd_store {
 int sd_super_read(struct sd_store *s, struct sd_disk_super *super);
 void sd_super_encode(struct sd_store *s, struct sd_disk_super *super);
 int sd_super_write(struct sd_store *s, const struct sd_disk_super *super, u64 txid);	/* flushed */
-int sd_super_write_now(struct sd_store *s);	/* next txid, no change of the catalog */
+int sd_super_write_now(struct sd_store *s);
+bool sd_super_claim(struct sd_store *s, bool fail);	/* next txid, no change of the catalog */
 
 /* ---- check.c ------------------------------------------------------------------------------------------------ */
 

@@ -205,13 +205,17 @@ int sd_detach(struct sd_store *s, const u8 *fingerprint)
 
 int sd_store_fail(struct sd_store *s)
 {
+	bool first = !s->failed, may_write = sd_super_claim(s, true);
 	int err;
 
-	if (s->failed)
-		return s->state == SD_STATE_FAILED ? 0 : -EIO;
-	s->failed = true;
-	sd_gens_refresh(s);
-	sd_complain(s, "store failed: all generations are lost");
+	if (first) {
+		sd_gens_refresh(s);
+		sd_complain(s, "store failed: all generations are lost");
+	}
+	if (s->state == SD_STATE_FAILED)
+		return 0;
+	if (!may_write)
+		return -EBUSY;		/* sd_step_end() makes it durable */
 	err = sd_super_write_now(s);
 	if (!err)
 		s->state = SD_STATE_FAILED;

@@ -72,6 +72,28 @@ int sd_super_write_now(struct sd_store *s)
 	return err;
 }
 
+/*
+ * A step writes its superblock without the store lock, while the store may be failed with it. Only one of the two may write: whoever comes first.
+ * @fail: mark the store failed; true if no step is writing. Otherwise: true if the step may write, because the store has not failed.
+ */
+bool sd_super_claim(struct sd_store *s, bool fail)
+{
+	bool ok;
+
+	if (s->dev->ops->version_lock)
+		s->dev->ops->version_lock(s->dev->ctx);
+	if (fail) {
+		s->failed = true;
+		ok = !s->super_busy;
+	} else {
+		ok = !s->failed;
+		s->super_busy = ok;
+	}
+	if (s->dev->ops->version_unlock)
+		s->dev->ops->version_unlock(s->dev->ctx);
+	return ok;
+}
+
 /* One of the two; the uuid is not known yet the first time. */
 static int read_one(struct sd_store *s, u64 addr, struct sd_disk_super *d)
 {

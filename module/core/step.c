@@ -357,6 +357,8 @@ int sd_step_write(struct sd_step *st)
 	s->meta_written += st->writes.nr;
 	if (!err && !sd_planted(SD_PLANT_STEP_UNFLUSHED))
 		err = ops->flush(s->dev->ctx);
+	if (!err && !sd_super_claim(s, false))
+		err = -EIO;
 	if (!err)
 		err = sd_super_write(s, st->super, st->txid);
 	return err;
@@ -396,6 +398,7 @@ int sd_step_end(struct sd_step *st, int err)
 	if (!err && s->failed)
 		err = -EIO;
 	s->step = NULL;
+	s->super_busy = false;
 	if (!err) {
 		step_done(s, st);
 	} else if (st->prepared) {
