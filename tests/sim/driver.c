@@ -378,6 +378,24 @@ void drop_readers(void)
 	}
 }
 
+/* The store fails: now, in the middle of everything. What waited is released, unpreserved. */
+void fail_store(void)
+{
+	u32 i;
+	int err;
+
+	S.failed = FAIL_TRIED;
+	err = sd_store_fail(S.store);
+	if (!err)
+		S.failed = FAIL_DURABLE;
+	else if (!S.dev->dead && (err != -EBUSY || !S.in_background))
+		fail("failing the store: %d", err);
+	C.fails++;
+	for (i = 0; i < S.m.nr_chunks && !err; i++)
+		S.m.primary[i] = ++S.next_version;
+	maybe_cut(1);
+}
+
 /* ---- everything that can happen at any moment -------------------------------------------------------------------- */
 
 void foreground(void)
@@ -385,13 +403,15 @@ void foreground(void)
 	u32 dice = rnd(100);
 
 	C.events++;
-	if (S.dev->dead)
+	if (S.dev->dead || S.failed)
 		return;
 	if (S.death_rate && !rnd(S.death_rate)) {
 		S.dev->dead = true;
 		return;
 	}
-	if (dice < 22)
+	if (S.fail_rate && !rnd(S.fail_rate))
+		fail_store();
+	else if (dice < 22)
 		start_write();
 	else if (dice < 55 && S.nr_fly)
 		step_io(S.fly[rnd(S.nr_fly)]);
@@ -448,6 +468,11 @@ bool background(u32 flags)
 	}
 	end = sd_step_end(st, err);
 	S.in_step = false;
+	if (S.failed && !S.dev->dead) {
+		if (sd_store_fail(S.store))
+			fail("the store has failed, and not durably");
+		S.failed = FAIL_DURABLE;
+	}
 	if ((err || end) && !S.dev->dead && !S.failed)
 		fail("a step failed: %d, %d", err, end);
 	S.stuck = 0;

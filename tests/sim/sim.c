@@ -123,6 +123,7 @@ static void parameters(void)
 	S.mem_records = MAX_ITEMS + rnd(rnd(2) ? 40 : 300);
 	S.slice_records = 4 + rnd(rnd(2) ? 12 : 300);
 	S.cut_rate = 1 + rnd(4);
+	S.fail_rate = rnd(4) ? 0 : 2000 + rnd(3000);
 	S.death_rate = rnd(4) ? 300 + rnd(3000) : 0;
 }
 
@@ -199,25 +200,6 @@ static void detach(void)
 	}
 }
 
-/* The store fails: now, in the middle of everything. What waited is released, unpreserved. */
-static void fail_store(void)
-{
-	u32 i, n;
-	int err;
-
-	S.failed = FAIL_TRIED;
-	err = sd_store_fail(S.store);
-	if (!err)
-		S.failed = FAIL_DURABLE;
-	else if (!S.dev->dead)
-		fail("failing the store: %d", err);
-	C.fails++;
-	for (i = 0; i < S.m.nr_chunks && !err; i++)
-		S.m.primary[i] = ++S.next_version;
-	for (n = 0; n < 4 && !S.dev->dead; n++)
-		cut(S.dev, 0);
-}
-
 static void event(void)
 {
 	u32 dice = rnd(400);
@@ -278,10 +260,12 @@ static void episode(u64 seed, bool verbose)
 	if (!open_and_attach())
 		power_cycle();
 	events = 2000 + rnd(4000);
-	for (n = 0; n < events; n++)
+	for (n = 0; n < events && !S.failed; n++)
 		event();
-	if (!S.dev->dead && !rnd(4))
+	if (!S.dev->dead && !S.failed && !rnd(4))
 		fail_store();
+	for (n = 0; S.failed && n < 4 && !S.dev->dead; n++)
+		cut(S.dev, 0);
 	end_episode();
 }
 

@@ -91,6 +91,7 @@ struct sim {
 	u32 chunk_blocks, journal_blocks, mem_records, slice_records;
 	u32 cut_rate;			/* a cut at one of so many places; 0: never */
 	u32 death_rate;
+	u32 fail_rate;
 	bool bulk;			/* large writes everywhere: the device gets full */
 	bool bookish;			/* bookmarks rather than deletions */
 	struct simdev *dev;
@@ -130,6 +131,7 @@ void drop_flights(u64 upto);			/* after a crash: apply those that survived, forg
 struct fly *fly_new(enum op op);
 bool fly_seal(struct fly *f, int err);
 void release_all(void);
+void fail_store(void);
 
 /* gens.c */
 void change_generations(void);
