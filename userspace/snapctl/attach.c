@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/sysmacros.h>
 
 #include "snapctl.h"
@@ -17,7 +18,7 @@ struct attach {
 	bool format;
 	struct store_opts store;
 	struct snap_blk primary, diff;
-	uint8_t uuid[16];
+	struct store_id id;
 };
 
 static int check_device(const char *path, const char *role, struct snap_blk *blk, struct snap_err *e)
@@ -63,26 +64,55 @@ static int no_store(const struct attach *a, struct snap_err *e)
 	return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "contains no snapdiff store: format it, or attach with --format");
 }
 
-/* The store's uuid into a->uuid, after making one if that is wanted. */
+/*
+ * A store with another primary than its own loses all generations: the module takes it for one that was written without its diff. What can
+ * be seen beforehand is refused.
+ */
+static int check_pair(const struct attach *a, struct snap_err *e)
+{
+	if (a->id.diff_size > a->diff.size)
+		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "is smaller (%llu bytes) than the store on it (%llu)",
+				    (unsigned long long)a->diff.size, (unsigned long long)a->id.diff_size);
+	if (a->id.primary_size > a->primary.size && !a->store.force)
+		return snap_err_set(e, -EMEDIUMTYPE, a->primary_path,
+				    "is smaller (%llu bytes) than the primary of this diff was (%llu): its generations would be lost (--force attaches it)",
+				    (unsigned long long)a->primary.size, (unsigned long long)a->id.primary_size);
+	return 0;
+}
+
+/* The store into a->id, after making one if that is wanted. */
 static int prepare_store(struct attach *a, struct snap_err *e)
 {
-	uint64_t size = 0;
 	int rc;
 
-	rc = store_identify(a->diff_path, a->uuid, &size, e);
+	rc = store_identify(a->diff_path, &a->id, e);
 	if (rc == 0 && a->format) {
 		rc = store_format(a->diff_path, &a->store, e);
 		if (!rc)
-			rc = store_identify(a->diff_path, a->uuid, &size, e);
+			rc = store_identify(a->diff_path, &a->id, e);
 	}
 	if (rc < 0)
 		return rc;
 	if (!rc)
 		return no_store(a, e);
-	if (size > a->diff.size)
-		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "is smaller (%llu bytes) than the store on it (%llu)",
-				    (unsigned long long)a->diff.size, (unsigned long long)size);
-	return 0;
+	return check_pair(a, e);
+}
+
+/* What the module found on attaching is worth a word now, and not only when a generation is wanted. */
+static void warn_lost(struct snap_nl *events, const char *name)
+{
+	struct snap_event ev;
+	char text[256] = "";
+	bool lost = false;
+
+	while (snap_nl_event(events, &ev, 0, NULL) == 1) {
+		if (ev.type != SNAPDIFF_EVENT_LOST || strcmp(ev.volume, name))
+			continue;
+		lost = true;
+		snprintf(text, sizeof(text), "%s", ev.text);
+	}
+	if (lost)
+		snap_warn(name, "generations are lost%s%s", text[0] ? ": " : "", text);
 }
 
 static int make_volume(struct attach *a, struct snap_err *e)
@@ -90,16 +120,24 @@ static int make_volume(struct attach *a, struct snap_err *e)
 	char primary[32], diff[32], path[SNAP_VOLUME_BUF + 32];
 	struct snap_dm_spec spec = {
 		.name = a->name, .primary = primary, .diff = diff,
-		.size = a->primary.size, .uuid = a->uuid, .on_full = a->on_full,
+		.size = a->primary.size, .uuid = a->id.uuid, .on_full = a->on_full,
 	};
+	struct snap_nl *events = NULL;
 	int err;
 
 	/* By number: a path may hold blanks, which a table line cannot. */
 	snprintf(primary, sizeof(primary), "%u:%u", major(a->primary.dev), minor(a->primary.dev));
 	snprintf(diff, sizeof(diff), "%u:%u", major(a->diff.dev), minor(a->diff.dev));
-	err = snap_dm_attach(&spec, e);
+	err = snap_nl_open(&events, e);
 	if (!err)
+		err = snap_nl_subscribe(events, e);
+	if (!err)
+		err = snap_dm_attach(&spec, e);
+	if (!err) {
 		puts(snap_dm_path(a->name, path, sizeof(path)));
+		warn_lost(events, a->name);
+	}
+	snap_nl_close(events);
 	return err;
 }
 
@@ -137,7 +175,7 @@ static int run_attach(int argc, char **argv)
 		{ "format", 'F', SNAP_OPT_FLAG, NULL, &a.format, "format DIFF first when it carries no store" },
 		{ "chunk", 'c', SNAP_OPT_SIZE, "SIZE", &chunk, "with --format: as in snapctl format" },
 		{ "journal-size", 'j', SNAP_OPT_SIZE, "SIZE", &a.store.journal_size, "with --format: as in snapctl format" },
-		{ "force", 'f', SNAP_OPT_FLAG, NULL, &a.store.force, "with --format: overwrite a foreign signature" },
+		{ "force", 'f', SNAP_OPT_FLAG, NULL, &a.store.force, "overwrite a foreign signature (with --format); take a smaller primary" },
 		{ "on-full", 0, SNAP_OPT_STRING, "POLICY", &a.on_full,
 		  "drop-oldest (default), drop-all or fail-snapshots" },
 		{ 0 }

@@ -41,6 +41,12 @@ struct store_opts {
 	bool force;
 };
 
+struct store_id {
+	uint8_t uuid[16];
+	uint64_t diff_size;		/* bytes */
+	uint64_t primary_size;		/* bytes, 0: never attached */
+};
+
 /**
  * store_check_chunk() - a power of two from 4k to 1M (or 0)?
  *
@@ -50,11 +56,11 @@ int store_check_chunk(uint64_t chunk_size, struct snap_err *e);
 
 /**
  * store_identify() - does the device carry a store?
- * @uuid, @diff_size: filled when it does; NULL is fine
+ * @id: filled when it does; NULL is fine
  *
  * Return: 1 yes, 0 no, -EUCLEAN yes but damaged, -errno.
  */
-int store_identify(const char *path, uint8_t uuid[16], uint64_t *diff_size, struct snap_err *e);
+int store_identify(const char *path, struct store_id *id, struct snap_err *e);
 
 /**
  * store_format() - write an empty store

@@ -27,10 +27,10 @@ int store_check_chunk(uint64_t chunk_size, struct snap_err *e)
 			    "not a chunk size: a power of two from 4k to 1M expected");
 }
 
-int store_identify(const char *path, uint8_t uuid[16], uint64_t *diff_size, struct snap_err *e)
+int store_identify(const char *path, struct store_id *id, struct snap_err *e)
 {
-	struct snap_offline_id id;
-	int err = snap_offline_identify(path, &id);
+	struct snap_offline_id found;
+	int err = snap_offline_identify(path, &found);
 
 	if (err == -ENODATA)
 		return 0;
@@ -38,10 +38,11 @@ int store_identify(const char *path, uint8_t uuid[16], uint64_t *diff_size, stru
 		return snap_err_set(e, -EUCLEAN, path, "its snapdiff store is damaged: no valid superblock (see snapmeta check)");
 	if (err)
 		return snap_err_sys(e, err, path, "cannot read the superblock");
-	if (uuid)
-		memcpy(uuid, id.uuid, sizeof(id.uuid));
-	if (diff_size)
-		*diff_size = id.diff_size;
+	if (!id)
+		return 1;
+	memcpy(id->uuid, found.uuid, sizeof(id->uuid));
+	id->diff_size = found.diff_size;
+	id->primary_size = found.primary_size;
 	return 1;
 }
 
@@ -60,7 +61,7 @@ static int foreign(const char *path, struct snap_err *e)
 
 static int check_content(const char *path, bool force, struct snap_err *e)
 {
-	int rc = store_identify(path, NULL, NULL, e);
+	int rc = store_identify(path, NULL, e);
 
 	if (rc == 1 && !force)
 		return snap_err_set(e, -EEXIST, path, "refusing to format: contains a snapdiff store (--force overwrites it with all its generations)");

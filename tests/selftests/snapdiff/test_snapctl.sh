@@ -261,5 +261,21 @@ ok "attach again" prints /dev/mapper/v attach v "$P" "$D" --format
 ok "generations are there again" test "$(snapctl list v --json)" = "$list_before"
 works detach v
 
+# ---- the wrong primary ----
+
+small=/dev/mapper/small
+dmsetup create small --table "0 65536 linear $P 0"
+ok "attach refuses a primary that is too small" refused 4 "generations would be lost" attach v "$small" "$D"
+dmsetup remove small
+ok "a refused attach lost nothing" prints /dev/mapper/v attach v "$P" "$D"
+ok "generations are still there" test "$(snapctl list v --json)" = "$list_before"
+works detach v
+echo surprise > "$P"
+run attach v "$P" "$D"
+ok "attach warns of a primary written without its diff" test "$rc" -eq 0 -a "${out#*warning*lost}" != "$out"
+ok "its generations are lost" json 'all(g["state"] in ("lost", "bookmark") for g in d["generations"])' list v
+ok "activate refuses a lost generation" refused 6 "lost" activate v@5
+works detach v
+
 echo "1..$n"
 [ "$failed" -eq 0 ]
