@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The allocator's states against an array of them, over two groups. */
+#include "core_dev.h"
+
+#define BLOCKS	(SD_GROUP_BLOCKS + 900ull)	/* behind the journal: one group whole, a short one */
+
+enum block_state { FREE, TAKEN, USED, DROPPED };
+
+struct world {
+	struct memdev m;
+	struct sd_store *s;
+	u8 *state;		/* by block of the device */
+	struct { u64 addr; u32 nr; enum block_state state; } ext[512];
+	u32 nr;
+	u64 seed;
+};
+
+static void mark(struct world *w, u64 addr, u32 nr, u8 from, u8 to)
+{
+	for (; nr; addr++, nr--) {
+		assert_int_equal(w->state[addr], from);
+		w->state[addr] = to;
+	}
+}
+
+static void compare(struct world *w)
+{
+	u64 free = 0, avail = 0, a;
+	const struct sd_alloc *al = &w->s->alloc;
+	bool used;
+
+	for (a = al->start; a < al->end; a++) {
+		u64 off = (a - al->start) % SD_GROUP_BLOCKS;
+
+		if (off < 2)
+			continue;
+		avail += w->state[a] == FREE;
+		free += w->state[a] != USED;
+		if (a % 97)
+			continue;
+		assert_int_equal(sd_alloc_test(w->s, a, &used), 0);
+		assert_int_equal(used, w->state[a] == USED);
+	}
+	assert_int_equal(al->avail, avail);
+	assert_int_equal(al->free, free);
+}
+
+static void take(struct world *w)
+{
+	bool meta = dice(&w->seed, 2);
+	u32 unit = meta ? 1 : 1u << dice(&w->seed, 5), want = unit * (1 + dice(&w->seed, 100)), got;
+	u64 addr, before = w->s->alloc.avail;
+	int err = sd_alloc_take(w->s, want, unit, meta, &addr, &got);
+
+	if (err) {
+		assert_int_equal(err, -ENOSPC);
+		return;
+	}
+	assert_in_range(got, unit, want);
+	assert_int_equal(got % unit, 0);
+	assert_true(meta || before - got >= w->s->alloc.reserve);
+	mark(w, addr, got, FREE, TAKEN);
+	w->ext[w->nr].addr = addr;
+	w->ext[w->nr].nr = got;
+	w->ext[w->nr++].state = TAKEN;
+}
+
+static void change(struct world *w, u32 i)
+{
+	u64 addr = w->ext[i].addr;
+	u32 nr = w->ext[i].nr;
+
+	switch (w->ext[i].state) {
+	case TAKEN:
+		if (dice(&w->seed, 3)) {
+			sd_alloc_commit(w->s, addr, nr);
+			mark(w, addr, nr, TAKEN, USED);
+			w->ext[i].state = USED;
+			return;
+		}
+		sd_alloc_untake(w->s, addr, nr);
+		mark(w, addr, nr, TAKEN, FREE);
+		break;
+	case USED:
+		assert_int_equal(sd_alloc_drop(w->s, addr, nr), 0);
+		mark(w, addr, nr, USED, DROPPED);
+		w->ext[i].state = DROPPED;
+		return;
+	default:
+		sd_alloc_release(w->s, addr, nr);
+		mark(w, addr, nr, DROPPED, FREE);
+	}
+	w->ext[i] = w->ext[--w->nr];
+}
+
+static void setup(struct world *w)
+{
+	u64 a;
+	bool used;
+
+	memset(w, 0, sizeof(*w));
+	w->s = memdev_store(&w->m, 2 + 128 + BLOCKS, 4096, 128);
+	w->seed = 4;
+	assert_int_equal(w->s->alloc.nr_groups, 2);
+	w->state = calloc(1, w->m.dev.nr_blocks);
+	for (a = w->s->alloc.start; a < w->s->alloc.end; a++) {
+		assert_int_equal(sd_alloc_test(w->s, a, &used), 0);
+		if (used)
+			w->state[a] = USED;
+	}
+}
+
+static void teardown(struct world *w)
+{
+	sd_close(w->s);
+	free(w->state);
+	memdev_exit(&w->m);
+}
+
+static void random_life(void **state)
+{
+	struct world w;
+	u32 i;
+
+	setup(&w);
+	for (i = 0; i < 30000; i++) {
+		if (w.nr < 512 && dice(&w.seed, 5) < 3)
+			take(&w);
+		else if (w.nr)
+			change(&w, dice(&w.seed, w.nr));
+		if (i % 1000 == 0)
+			compare(&w);
+	}
+	while (w.nr)
+		change(&w, 0);
+	compare(&w);
+	teardown(&w);
+}
+
+/* Data stops at the reserve, metadata may have it all. */
+static void reserve(void **state)
+{
+	struct world w;
+	u64 addr;
+	u32 got;
+
+	setup(&w);
+	while (!sd_alloc_take(w.s, 4096, 4, false, &addr, &got))
+		assert_int_equal(got % 4, 0);
+	assert_in_range(w.s->alloc.avail, w.s->alloc.reserve, w.s->alloc.reserve + 8);
+	while (!sd_alloc_take(w.s, 4096, 1, true, &addr, &got))
+		;
+	assert_int_equal(w.s->alloc.avail, 0);
+	teardown(&w);
+}
+
+/* A list is all or nothing. */
+static void lists(void **state)
+{
+	struct sd_blocks l = { 0 };
+	struct world w;
+	u64 avail, n = 0;
+	u32 i;
+
+	setup(&w);
+	avail = w.s->alloc.avail;
+	assert_int_equal(sd_alloc_take_list(w.s, avail + 1, &l), -ENOSPC);
+	assert_int_equal(l.nr, 0);
+	assert_int_equal(w.s->alloc.avail, avail);
+	assert_int_equal(sd_alloc_take_list(w.s, avail, &l), 0);
+	for (i = 0; i < l.nr; i++)
+		n += l.r[i].nr;
+	assert_int_equal(n, avail);
+	sd_blocks_clear(&l);
+	teardown(&w);
+}
+
+static void wrong_frees_are_damage(void **state)
+{
+	struct world w;
+	u64 addr;
+	u32 got;
+
+	setup(&w);
+	assert_int_equal(sd_alloc_take(w.s, 4, 4, true, &addr, &got), 0);
+	assert_int_equal(sd_alloc_drop(w.s, addr, 4), -EUCLEAN);	/* not in use yet */
+	sd_alloc_commit(w.s, addr, 4);
+	assert_int_equal(sd_alloc_drop(w.s, addr, 4), 0);
+	assert_int_equal(sd_alloc_drop(w.s, addr, 4), -EUCLEAN);	/* twice */
+	assert_int_equal(sd_alloc_drop(w.s, w.s->alloc.end - 1, 2), -EUCLEAN);
+	assert_int_equal(sd_alloc_drop(w.s, w.s->alloc.start - 1, 2), -EUCLEAN);
+	assert_int_equal(sd_alloc_drop(w.s, U64_MAX - 1, 4), -EUCLEAN);
+	teardown(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_life),
+		cmocka_unit_test(reserve),
+		cmocka_unit_test(lists),
+		cmocka_unit_test(wrong_frees_are_damage),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
