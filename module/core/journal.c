@@ -4,7 +4,7 @@
  *
  * A circle of blocks; each commit group is one image of 1 to 8 blocks that never crosses the end. Positions are absolute (blocks since format, skipped ends
  * included), so that used = head - tail. A group is the next one of the log iff its sequence number, its epoch and the link to the image before it
- * (a chain) are what they have to be; the first that is not ends the log. The link is made from the payload when a group is sealed, and stays when its image
+ * (a chain) are what they have to be; the first that is not ends the log (recover.c: unless something shows that it is damage). The link is made from the payload when a group is sealed, and stays when its image
  * has to be rebuilt (other addresses for its data): images of later groups, which may be on disk already, refer to it.
  *
  *	tail ........ done ........ head

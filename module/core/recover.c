@@ -2,6 +2,11 @@
 /*
  * Replay of the journal (journal.c has the argument). First pass: where the log ends, what was known durable. Second pass: apply, checking the data
  * of the groups that were not; the first one with wrong data ends the log.
+ *
+ * The end of the log looks the same whether it is one or a block in the middle has rotted, or the newer superblock has and this is the older one. But what comes
+ * after such a place still lies in the journal, and says so: no valid image can be of a later attachment than the superblock's, and none can have
+ * called a group durable that is not found now. The last pass looks at all blocks of the journal for that; then it is damage, and the generations are
+ * refused rather than served without the records that are missing.
  */
 #include "group.h"
 
@@ -112,6 +117,47 @@ static int replay(struct sd_store *s, struct pass *p, u64 groups, u64 durable, u
 	return err == -ENODATA ? 0 : err;
 }
 
+static bool knows_more(struct sd_store *s, const struct sd_disk_journal *d, u64 addr)
+{
+	u32 nr = le16_to_cpu(d->hdr.nr);
+
+	return le32_to_cpu(d->hdr.magic) == SD_MAGIC_JOURNAL && le64_to_cpu(d->hdr.addr) == addr &&
+	       !memcmp(d->hdr.uuid, s->uuid, sizeof(s->uuid)) && nr && nr <= SD_GROUP_MAX_BLOCKS &&
+	       nr <= s->j.start + s->j.blocks - addr &&
+	       (le32_to_cpu(d->epoch) > s->j.epoch || le64_to_cpu(d->durable_seq) > s->j.done_seq);
+}
+
+#define SCAN_BLOCKS	64u
+
+/* @image: SD_GROUP_MAX_BLOCKS blocks. 0, -EUCLEAN, device error. */
+static int look_for_more(struct sd_store *s, void *image)
+{
+	u8 *buf = sd_malloc(SCAN_BLOCKS * SD_BLOCK_SIZE);
+	u64 addr = s->j.start, end = addr + s->j.blocks;
+	u32 i, n;
+	int err = buf ? 0 : -ENOMEM;
+
+	for (; !err && addr < end; addr += n) {
+		n = min_t(u64, SCAN_BLOCKS, end - addr);
+		err = s->dev->ops->read(s->dev->ctx, addr, n, buf);
+		for (i = 0; !err && i < n; i++) {
+			const struct sd_disk_journal *d = (void *)(buf + (size_t)i * SD_BLOCK_SIZE);
+
+			if (!knows_more(s, d, addr + i))
+				continue;
+			err = s->dev->ops->read(s->dev->ctx, addr + i, le16_to_cpu(d->hdr.nr), image);
+			if (err || !knows_more(s, image, addr + i) ||
+			    sd_block_check(s, image, SD_MAGIC_JOURNAL, addr + i, SD_GROUP_MAX_BLOCKS))
+				continue;
+			sd_complain_block(s, addr + i, "the journal knows of groups that are not found (last one)",
+					  le64_to_cpu(d->durable_seq), s->j.done_seq);
+			err = -EUCLEAN;
+		}
+	}
+	sd_free(buf);
+	return err;
+}
+
 /* *dirty: something was replayed or dropped; the log must be closed by a checkpoint before it goes on. */
 int sd_recover(struct sd_store *s, bool *dirty)
 {
@@ -132,6 +178,7 @@ int sd_recover(struct sd_store *s, bool *dirty)
 		s->j.done_seq = p.seq - 1;
 		s->j.next_seq = p.seq;
 		s->j.head_link = s->j.done_link = p.link;
+		err = look_for_more(s, p.image);
 	}
 	sd_free(p.image);
 	*dirty = groups;
