@@ -388,7 +388,7 @@ void fail_store(void)
 	err = sd_store_fail(S.store);
 	if (!err)
 		S.failed = FAIL_DURABLE;
-	else if (!S.dev->dead && (err != -EBUSY || !S.in_background))
+	else if (!S.dev->dead && (err != -EBUSY || !S.in_step))
 		fail("failing the store: %d", err);
 	C.fails++;
 	for (i = 0; i < S.m.nr_chunks && !err; i++)
