@@ -409,6 +409,9 @@ void foreground(void)
 		S.dev->dead = true;
 		return;
 	}
+	/* The allocator's cursors are hints: back to the start, so that what becomes free is used again at once. */
+	if (!rnd(4))
+		S.store->alloc.data_group = S.store->alloc.data_bit = S.store->alloc.meta_bit = 0;
 	if (S.fail_rate && !rnd(S.fail_rate))
 		fail_store();
 	else if (dice < 22)
