@@ -228,6 +228,9 @@ struct snap_cow {
 	u32 chunks;			/* in flight */
 	u64 bytes;
 	u32 ready_chunks;
+	unsigned int wakes;		/* see in_a_hurry() */
+	u64 wakes_since;
+	bool hurry;
 	bool failed;
 	bool stalled;			/* the open group cannot be sealed: no space, journal full */
 	bool room_asked;		/* the housekeeping work looks for generations to give up */
