@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# The measurements, inside a guest; scripts/bench starts it. Every peer gets the
+# same two memory-backed null_blk devices (primary and where it keeps old blocks) in turn:
+# one round is all peers one after the other, rounds are repeated, and what is compared are
+# medians over rounds, so that a machine that slows down slows all peers down.
+#
+# Every page of every device has been written before the first measurement, with
+# bytes that are not zero: neither null_blk's page allocation nor our records of zero chunks
+# (which need no copy) are part of any figure.
+#
+#   none        random 4 KiB writes, attached but without any snapshot
+#   first       the same with one snapshot, each block for the first time
+#   again       the same blocks once more
+#   first4, again4   with four snapshots (for snapdiff: generations)
+#   seqfirst    1 MiB sequential first writes, one snapshot
+#   vsame       1 MiB sequential reads of the snapshot, nothing changed since
+#   vchanged    the same with every block changed since
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+NULLB = '/sys/kernel/config/nullb'
+DEEP = ['--iodepth=256', '--iodepth_batch_submit=128',
+        '--iodepth_batch_complete_min=64', '--iodepth_batch_complete_max=256']
+RANDOM = ['--rw=randwrite', '--bs=4k'] + DEEP
+SEQUENTIAL = ['--rw=write', '--bs=1M', '--iodepth=16']
+READ = ['--rw=read', '--bs=1M', '--iodepth=16']
+WORKLOADS = {'none': 'k IOPS', 'first': 'k IOPS', 'again': 'k IOPS',
+             'first4': 'k IOPS', 'again4': 'k IOPS', 'seqfirst': 'MB/s',
+             'vsame': 'MB/s', 'vchanged': 'MB/s'}
+
+
+def sh(*cmd, text=None):
+    return subprocess.run(cmd, check=True, input=text, text=True,
+                          stdout=subprocess.PIPE).stdout.strip()
+
+
+def null_blk(name, mib):
+    d = os.path.join(NULLB, name)
+    os.mkdir(d)
+    for key, value in (('size', mib), ('memory_backed', 1), ('blocksize', 4096),
+                       ('queue_mode', 0), ('discard', 0), ('power', 1)):
+        with open(os.path.join(d, key), 'w', encoding='ascii') as f:
+            f.write(str(value))
+    return '/dev/' + name
+
+
+def fill(dev):
+    block = os.urandom(1 << 20)
+    with open(dev, 'wb', buffering=0) as f:
+        try:
+            while f.write(block):
+                pass
+        except OSError:
+            pass
+        os.fsync(f.fileno())
+
+
+def sectors(dev):
+    return int(sh('blockdev', '--getsz', dev))
+
+
+def fio(dev, args):
+    """k IOPS for 4 KiB, MB/s for 1 MiB; once over the whole device."""
+    out = json.loads(sh('fio', '--name=x', '--filename=' + dev, '--ioengine=libaio',
+                        '--direct=1', '--gtod_reduce=1', '--thread', '--output-format=json',
+                        '--randrepeat=0', '--norandommap=0', *args))
+    job = out['jobs'][0]
+    side = job['read' if '--rw=read' in args else 'write']
+    if job['error'] or not side['total_ios']:
+        sys.exit('bench: fio failed on ' + dev)
+    return side['iops'] / 1e3 if '--bs=4k' in args else side['bw_bytes'] / 1e6
+
+
+class Dm:
+    """dm devices by name, removed in reverse order."""
+
+    def __init__(self):
+        self.names = []
+
+    def make(self, name, table):
+        sh('dmsetup', 'create', name, text=table)
+        self.names.append(name)
+        return '/dev/mapper/' + name
+
+    def clear(self):
+        for name in reversed(self.names):
+            sh('dmsetup', 'remove', '--retry', name)
+        self.names = []
+
+
+class Linear:
+    name = 'dm-linear'
+
+    def __init__(self, rig):
+        self.rig, self.dm = rig, Dm()
+
+    def up(self, snapshots):
+        p = self.rig.primary
+        self.dev = self.dm.make('b-lin', '0 %d linear %s 0' % (sectors(p), p))
+        self.snap = self.dev
+
+    def down(self):
+        self.dm.clear()
+
+
+class Raw(Linear):
+    name = 'raw'
+
+    def up(self, snapshots):
+        self.dev = self.snap = self.rig.primary
+
+
+class Snapdiff(Linear):
+    name = 'snapdiff'
+
+    def up(self, snapshots):
+        sh('snapctl', 'format', '--force', self.rig.cow[0])
+        self.dev = sh('snapctl', 'attach', 'b', self.rig.primary, self.rig.cow[0])
+        self.snap = None
+        for n in range(snapshots):
+            sh('snapctl', 'create', 'b')
+        if snapshots:
+            self.snap = sh('snapctl', 'activate', 'b@1')
+
+    def down(self):
+        sh('snapctl', 'detach', 'b')
+
+
+class Snapshot(Linear):
+    """dm-snapshot, persistent, 4 KiB chunks: the best its table line offers."""
+    name = 'dm-snapshot'
+
+    def up(self, snapshots):
+        p = self.rig.primary
+        n = sectors(p)
+        self.snap = None
+        for i in range(snapshots):
+            with open(self.rig.cow[i], 'r+b', buffering=0) as f:
+                f.write(bytes(4096))
+            sh('blockdev', '--flushbufs', self.rig.cow[i])
+        self.dev = self.dm.make('b-org', '0 %d snapshot-origin %s' % (n, p))
+        for i in range(snapshots):
+            self.snap = self.dm.make('b-snap%d' % i, '0 %d snapshot %s %s P 8' %
+                                     (n, p, self.rig.cow[i]))
+
+
+class Thin(Linear):
+    """dm-thin, 64 KiB blocks, the volume fully provisioned before the snapshot."""
+    name = 'dm-thin'
+
+    def up(self, snapshots):
+        meta, data = self.rig.thin
+        n = sectors(self.rig.primary)
+        with open(meta, 'r+b', buffering=0) as f:
+            f.write(bytes(1 << 20))
+        sh('blockdev', '--flushbufs', meta)
+        pool = self.dm.make('b-pool', '0 %d thin-pool %s %s 128 0 1 skip_block_zeroing' %
+                            (sectors(data), meta, data))
+        sh('dmsetup', 'message', pool, '0', 'create_thin 0')
+        self.dev = self.dm.make('b-thin', '0 %d thin %s 0' % (n, pool))
+        fio(self.dev, SEQUENTIAL)
+        self.snap = None
+        for i in range(snapshots):
+            sh('dmsetup', 'suspend', 'b-thin')
+            sh('dmsetup', 'message', pool, '0', 'create_snap %d 0' % (i + 1))
+            sh('dmsetup', 'resume', 'b-thin')
+        if snapshots:
+            self.snap = self.dm.make('b-tsnap', '0 %d thin %s 1' % (n, pool))
+
+
+class Rig:
+    def __init__(self, mib):
+        sh('modprobe', 'null_blk', 'nr_devices=0')
+        self.primary = null_blk('prim', mib)
+        self.cow = [null_blk('cow%d' % i, mib + mib // 8 + 32) for i in range(4)]
+        self.thin = (null_blk('tmeta', 32), null_blk('tdata', 2 * mib + 64))
+        for dev in (self.primary, *self.cow, *self.thin):
+            fill(dev)
+
+
+def scenarios(peer, wanted):
+    """(workload, figure) of one round of one peer."""
+    plain = isinstance(peer, Linear) and type(peer) in (Linear, Raw)
+    for snapshots, steps in (
+            (0, [('none', RANDOM, 'dev')]),
+            (1, [('vsame', READ, 'snap'), ('first', RANDOM, 'dev'),
+                 ('again', RANDOM, 'dev'), ('vchanged', READ, 'snap')]),
+            (1, [('seqfirst', SEQUENTIAL, 'dev')]),
+            (4, [('first4', RANDOM, 'dev'), ('again4', RANDOM, 'dev')])):
+        steps = [s for s in steps if s[0] in wanted]
+        if plain and snapshots == 4 or not steps:
+            continue
+        peer.up(snapshots)
+        for name, args, which in steps:
+            yield name, fio(getattr(peer, which), args)
+        peer.down()
+
+
+def table(results, peers, base='dm-linear'):
+    """Medians, and in brackets the ratio to dm-linear of the same workload."""
+    lines = ['%-9s %-7s' % ('', '') + ''.join('%19s' % p for p in peers)]
+    for w, unit in WORKLOADS.items():
+        med = {p: statistics.median(v) for (p, x), v in results.items() if x == w}
+        if not med:
+            continue
+        ref = med.get(base) or statistics.median(
+            results.get((base, w.rstrip('4')), [0]))
+        cells = ['%11.1f (%.2f)' % (med[p], med[p] / ref) if p in med and ref else
+                 '%11.1f       ' % med[p] if p in med else '-' for p in peers]
+        lines.append('%-9s %-7s' % (w, unit) + ''.join('%19s' % c for c in cells))
+    return '\n'.join(lines)
+
+
+def summary(results):
+    return [{'peer': p, 'workload': w, 'unit': WORKLOADS[w],
+             'median': statistics.median(v), 'min': min(v), 'max': max(v), 'values': v}
+            for (p, w), v in sorted(results.items())]
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument('--rounds', type=int, default=3)
+    ap.add_argument('--mib', type=int, default=256)
+    ap.add_argument('--peers', default='raw,dm-linear,snapdiff,dm-snapshot,dm-thin')
+    ap.add_argument('--workloads', default=','.join(WORKLOADS))
+    ap.add_argument('--json')
+    a = ap.parse_args()
+
+    known = {c.name: c for c in (Raw, Linear, Snapdiff, Snapshot, Thin)}
+    wanted = a.workloads.split(',')
+    if set(a.peers.split(',')) - set(known) or set(wanted) - set(WORKLOADS):
+        ap.error('unknown peer or workload')
+    rig = Rig(a.mib)
+    peers = [known[p](rig) for p in a.peers.split(',')]
+    results = {}
+    start = time.monotonic()
+    for r in range(a.rounds):
+        for peer in peers:
+            for workload, figure in scenarios(peer, wanted):
+                results.setdefault((peer.name, workload), []).append(figure)
+        print('round %d of %d, %.0f s' % (r + 1, a.rounds, time.monotonic() - start), flush=True)
+    print('\n' + table(results, [p.name for p in peers]))
+    if a.json:
+        with open(a.json, 'w', encoding='ascii') as f:
+            json.dump({'kernel': os.uname().release, 'machine': os.uname().machine,
+                       'rounds': a.rounds, 'mib': a.mib, 'results': summary(results)}, f, indent=1)
+
+
+main()
