@@ -159,58 +159,137 @@ static int make_params(const struct snap_dm_spec *spec, char *buf, size_t len)
 	return n < (int)len ? 0 : -ENAMETOOLONG;
 }
 
-/* Fill the task in and run it. Return: 0 or -errno. */
-static int run_create(struct dm_task *dmt, const struct snap_dm_spec *spec, const char *params)
+/* Run one step and destroy its task. @with_cookie: wait for udev. Return: 0 or -errno. */
+static int run_step(struct dm_task *dmt, bool with_cookie)
 {
 	uint32_t cookie = 0;
-	char uuid[64];
-	int ok, err = 0;
+	int err = 0;
 
-	make_uuid(spec->uuid, uuid, sizeof(uuid));
-	if (!dm_task_set_uuid(dmt, uuid) ||
-	    !dm_task_add_target(dmt, 0, spec->size >> SECTOR_SHIFT, "snapdiff", params) ||
-	    !dm_task_set_cookie(dmt, &cookie, 0))
+	if (with_cookie && !dm_task_set_cookie(dmt, &cookie, 0)) {
+		dm_task_destroy(dmt);
 		return -ENOMEM;
-	ok = dm_task_run(dmt);
-	if (!ok)
+	}
+	if (!dm_task_run(dmt))
 		err = task_errno(dmt);
-	/* Always: a failed task has taken the cookie's semaphore too. */
-	dm_udev_wait(cookie);
-	dm_task_update_nodes();
+	if (with_cookie) {
+		/* Always: a failed task has taken the cookie's semaphore too. */
+		dm_udev_wait(cookie);
+		dm_task_update_nodes();
+	}
+	dm_task_destroy(dmt);
 	return err;
 }
 
+/* An empty device with our uuid. */
+static int step_create(const char *name, const char *uuid)
+{
+	struct dm_task *dmt = new_task(DM_DEVICE_CREATE, name);
+
+	if (dmt && dm_task_set_uuid(dmt, uuid))
+		return run_step(dmt, false);
+	if (dmt)
+		dm_task_destroy(dmt);
+	return -ENOMEM;
+}
+
+static int step_load(const char *name, uint64_t sectors, const char *params)
+{
+	struct dm_task *dmt = new_task(DM_DEVICE_RELOAD, name);
+
+	if (dmt && dm_task_add_target(dmt, 0, sectors, "snapdiff", params))
+		return run_step(dmt, false);
+	if (dmt)
+		dm_task_destroy(dmt);
+	return -ENOMEM;
+}
+
+static int step_resume(const char *name)
+{
+	struct dm_task *dmt = new_task(DM_DEVICE_RESUME, name);
+
+	if (dmt && dm_task_set_add_node(dmt, DM_ADD_NODE_ON_RESUME))
+		return run_step(dmt, true);
+	if (dmt)
+		dm_task_destroy(dmt);
+	return -ENOMEM;
+}
+
+static int step_remove(const char *name)
+{
+	struct dm_task *dmt = new_task(DM_DEVICE_REMOVE, name);
+
+	return dmt ? run_step(dmt, true) : -ENOMEM;
+}
+
+/* The name of the device with this uuid, if there is one. */
+static bool find_uuid(const char *uuid, char *name, size_t len)
+{
+	struct dm_task *dmt = dm_task_create(DM_DEVICE_INFO);
+	struct dm_info info;
+	bool found = false;
+
+	if (!dmt)
+		return false;
+	if (dm_task_set_uuid(dmt, uuid) && dm_task_run(dmt) && dm_task_get_info(dmt, &info) && info.exists) {
+		snprintf(name, len, "%s", dm_task_get_name(dmt));
+		found = true;
+	}
+	dm_task_destroy(dmt);
+	return found;
+}
+
+static int check_new(const char *name, const char *uuid, struct snap_err *e)
+{
+	char other[256];
+	int rc = snap_dm_exists(name, e);
+
+	if (rc < 0)
+		return rc;
+	if (rc)
+		return snap_err_set(e, -EEXIST, name, "a device-mapper device of this name exists already");
+	if (find_uuid(uuid, other, sizeof(other)))
+		return snap_err_set(e, -EEXIST, name, "cannot attach: this diff, or one that is a copy of it, is attached already as %s",
+				    other);
+	return 0;
+}
+
+static int attach_failed(const char *name, int err, const char *reason, struct snap_err *e)
+{
+	if (reason[0])
+		return snap_err_set(e, err, name, "cannot attach: %s", reason);
+	if (!target_known())
+		return snap_err_set(e, -ENODEV, name, "cannot attach: the kernel module is not loaded (modprobe snapdiff)");
+	return snap_err_set(e, err, name, "cannot attach: %s (the kernel log may say more)", strerror(-err));
+}
+
+/*
+ * In the steps that libdevmapper's own "create" is made of, because of that one the errno of the step that failed
+ * does not come back.
+ */
 int snap_dm_attach(const struct snap_dm_spec *spec, struct snap_err *e)
 {
-	char params[1024], reason[512];
-	struct dm_task *dmt;
+	char params[1024], uuid[64], reason[512];
 	int err, log;
 
+	make_uuid(spec->uuid, uuid, sizeof(uuid));
 	if (make_params(spec, params, sizeof(params)))
 		return snap_err_set(e, -ENAMETOOLONG, spec->name, "attach: the paths are too long");
-	err = snap_dm_exists(spec->name, e);
-	if (err < 0)
-		return err;
+	err = check_new(spec->name, uuid, e);
 	if (err)
-		return snap_err_set(e, -EEXIST, spec->name, "a device-mapper device of this name exists already");
-	dmt = new_task(DM_DEVICE_CREATE, spec->name);
-	if (!dmt)
-		return snap_err_sys(e, -ENOMEM, spec->name, "attach");
+		return err;
+	err = step_create(spec->name, uuid);
+	if (err)
+		return attach_failed(spec->name, err, "", e);
 	log = log_mark();
-	err = run_create(dmt, spec, params);
-	dm_task_destroy(dmt);
+	err = step_load(spec->name, spec->size >> SECTOR_SHIFT, params);
+	if (!err)
+		err = step_resume(spec->name);
 	log_reason(log, reason, sizeof(reason));
 	if (!err)
 		return 0;
-	if (reason[0])
-		return snap_err_set(e, err, spec->name, "cannot attach: %s", reason);
-	if (err == -EBUSY)
-		return snap_err_set(e, err, spec->name, "cannot attach: a device is in use, or the diff is attached already");
-	if (!target_known())
-		return snap_err_set(e, -ENODEV, spec->name,
-				    "cannot attach: the kernel module is not loaded (modprobe snapdiff)");
-	return snap_err_set(e, err, spec->name, "cannot attach: %s (the kernel log may say more)",
-			    lib_message[0] ? lib_message : strerror(-err));
+	err = attach_failed(spec->name, err, reason, e);
+	step_remove(spec->name);
+	return err;
 }
 
 /* ---- detach ---- */
@@ -260,27 +339,6 @@ int snap_dm_exists(const char *name, struct snap_err *e)
 	return err ? err : st.exists;
 }
 
-/* One attempt. Return: 0 or -errno. */
-static int remove_once(const char *name)
-{
-	struct dm_task *dmt = new_task(DM_DEVICE_REMOVE, name);
-	uint32_t cookie = 0;
-	int err = 0;
-
-	if (!dmt)
-		return -ENOMEM;
-	if (!dm_task_set_cookie(dmt, &cookie, 0)) {
-		dm_task_destroy(dmt);
-		return -ENOMEM;
-	}
-	if (!dm_task_run(dmt))
-		err = task_errno(dmt);
-	dm_udev_wait(cookie);
-	dm_task_update_nodes();
-	dm_task_destroy(dmt);
-	return err;
-}
-
 /* Users that do not go away by waiting. */
 static int check_users(const char *name, dev_t dev, struct snap_err *e)
 {
@@ -327,7 +385,7 @@ int snap_dm_detach(const char *name, struct snap_err *e)
 		err = check_users(name, st.dev, e);
 		if (err)
 			return err;
-		err = remove_once(name);
+		err = step_remove(name);
 		if (err != -EBUSY)
 			break;
 		nanosleep(&pause, NULL);

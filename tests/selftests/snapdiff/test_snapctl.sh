@@ -291,5 +291,29 @@ ok "its generations are lost" json 'all(g["state"] in ("lost", "bookmark") for g
 ok "activate refuses a lost generation" refused 6 "lost" activate v@5
 works detach v
 
+# ---- a damaged diff, a copied one ----
+
+works attach w "$X" "$Y"
+dd if="$Y" of="$P" bs=1M status=none
+ok "attach refuses a copy of an attached diff" refused 5 "attached already as w" attach q "$D" "$P"
+works create w
+dd if=/dev/urandom of=/dev/mapper/w bs=64k count=10 oflag=direct status=none
+works detach w
+cp "$Y" "$SCRATCH/y.img"
+dd if=/dev/urandom of="$Y" bs=4k seek=2 conv=notrunc status=none 2>/dev/null
+ok "attach refuses a damaged diff and says why" refused 6 "damaged" attach w "$X" "$Y"
+ok "nothing is left of it" test ! -e /dev/mapper/w -a -z "$(dmsetup ls | grep ^w)"
+ok "nor with --format" refused 6 "damaged" attach w "$X" "$Y" --format
+cp "$SCRATCH/y.img" "$Y"
+dd if=/dev/zero of="$Y" bs=4k count=1 conv=notrunc status=none
+ok "attach with one damaged superblock" prints /dev/mapper/w attach w "$X" "$Y"
+works detach w
+cp "$SCRATCH/y.img" "$Y"
+for at in 100 4196; do
+	printf 'damage' | dd of="$Y" bs=1 seek=$at conv=notrunc status=none
+done
+ok "attach refuses two damaged superblocks" refused 6 "no valid superblock" attach w "$X" "$Y"
+rm "$SCRATCH/y.img"
+
 echo "1..$n"
 [ "$failed" -eq 0 ]
