@@ -209,9 +209,9 @@ module:
 	@flock $(B)/module/.lock-$(KERNEL) $(MAKE) --no-print-directory module-locked
 
 module-locked:
-	@rsync -a --delete --include='*/' --include='*.[ch]' --filter='P *.o' \
+	@rsync -rlp --checksum --delete --include='*/' --include='*.[ch]' --filter='P *.o' \
 		--filter='P .*.cmd' --exclude='*' module/ $(MB)/module/
-	@rsync -a Kbuild $(MB)/Kbuild
+	@rsync -lp --checksum Kbuild $(MB)/Kbuild
 	@set -e; k=$(KDIR); [ -n "$$k" ] || k=$$(tests/vm/kernel $(KERNEL)); \
 	$(MAKE) -C $$k/build M=$(MB) $$(cat $$k/kmake) KCFLAGS=-Werror modules
 	@$(if $(KO_OUT),cp $(MB)/snapdiff.ko $(KO_OUT))
