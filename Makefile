@@ -208,12 +208,15 @@ module:
 	@mkdir -p $(MB)/module
 	@flock $(B)/module/.lock-$(KERNEL) $(MAKE) --no-print-directory module-locked
 
+# .stamp is as old as the sources that were taken: tests/vm/guest need not ask make.
 module-locked:
-	@rsync -rlp --checksum --delete --include='*/' --include='*.[ch]' --filter='P *.o' \
-		--filter='P .*.cmd' --exclude='*' module/ $(MB)/module/
-	@rsync -lp --checksum Kbuild $(MB)/Kbuild
 	@set -e; k=$(KDIR); [ -n "$$k" ] || k=$$(tests/vm/kernel $(KERNEL)); \
-	$(MAKE) -C $$k/build M=$(MB) $$(cat $$k/kmake) KCFLAGS=-Werror modules
+	echo "$$k" >$(MB)/.stamp.new; \
+	rsync -a --delete --include='*/' --include='*.[ch]' --filter='P *.o' \
+		--filter='P .*.cmd' --exclude='*' module/ $(MB)/module/; \
+	rsync -a Kbuild $(MB)/Kbuild; \
+	$(MAKE) -C $$k/build M=$(MB) $$(cat $$k/kmake) KCFLAGS=-Werror modules; \
+	mv $(MB)/.stamp.new $(MB)/.stamp
 	@$(if $(KO_OUT),cp $(MB)/snapdiff.ko $(KO_OUT))
 endif
 

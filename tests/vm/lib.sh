@@ -24,6 +24,17 @@ memory_dir()
 	fi
 }
 
+# The module was built for this kernel from the sources as they are: take it.
+module_is_fresh()
+{
+	local dir=$repo/build/module/$kernel
+
+	[ "$(cat "$dir/.stamp" 2>/dev/null)" = "$kdir" ] &&
+		[ -z "$(find "$repo/module" "$repo/Kbuild" -newer "$dir/.stamp" \
+			-print -quit)" ] &&
+		flock "$repo/build/module/.lock-$kernel" cp "$dir/snapdiff.ko" "$ko"
+}
+
 # later_than START SECONDS, both with fractions.
 later_than()
 {
