@@ -608,6 +608,7 @@ fail:
 /** snap_cow_start() - let the worker run */
 void snap_cow_start(struct snap_cow *cow)
 {
+	cow->failed = snap_store_failed(cow->vol->store);	/* in an earlier life: no news */
 	snap_cow_refresh(cow);
 	wake_up_process(cow->worker);
 }

@@ -498,6 +498,7 @@ static void open_core(struct snap_store *s, struct sd_info *info)
 
 	sd_info(s->core, info);
 	if (info->failed) {
+		DMWARN("%s: the differential volume failed earlier: no generations until it is formatted again", s->vol->name);
 		s->fail_durable = true;
 		__snap_store_failed(s);
 	}
