@@ -217,5 +217,30 @@ ok "also after a detach" generation t@1 "$before"
 gone
 dmsetup remove tdp
 
+# ---- no room ----
+
+null_disk ts 20
+for policy in drop-oldest drop-all fail-snapshots; do
+	snapctl format /dev/ts --force >/dev/null
+	attach_line "0 $(sectors $P) snapdiff $P /dev/ts 2 on_full $policy"
+	fill
+	snapctl create t --no-freeze >/dev/null
+	dd if=/dev/urandom of=$V bs=64k count=16 oflag=direct 2>/dev/null
+	snapctl create t --no-freeze >/dev/null
+	ok "$policy: writes go on when the diff is full" quiet timeout 60 dd if=/dev/urandom of=$V bs=1M count=32 oflag=direct conv=fsync
+	ok "$policy: the store has not failed" equal "$(field 11)" rw
+	ok "$policy: the generations are lost" json '[g["state"] for g in d["generations"]] == ["lost", "lost"]' list t
+	before=$(sum $V)
+	ok "$policy: the next one" wait_for quiet snapctl create t --no-freeze
+	ok "$policy: can be written over" quiet timeout 60 dd if=/dev/urandom of=$V bs=1M count=4 oflag=direct conv=fsync
+	ok "$policy: and holds" generation t@3 "$before"
+	gone
+	attach_line "0 $(sectors $P) snapdiff $P /dev/ts"
+	ok "$policy: also after a detach" generation t@3 "$before"
+	ok "$policy: what was lost stays lost" json '[g["state"] for g in d["generations"]][:2] == ["lost", "lost"]' list t
+	gone
+done
+null_gone ts
+
 null_gone tp td
 finish
