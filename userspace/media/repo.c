@@ -7,6 +7,7 @@
  */
 #include "repo.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,26 @@ static char *repo_text(void)
 	return text;
 }
 
+/* Nothing but what an earlier try of ours may have left. */
+static int check_empty(const char *path, struct sm_err *e)
+{
+	DIR *d = opendir(path);
+	struct dirent *de;
+	int err = 0;
+
+	if (!d)
+		return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
+	while (!err && (de = readdir(d)))
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") &&
+		    strcmp(de->d_name, "objects") && strcmp(de->d_name, "uploads") && strcmp(de->d_name, "locks") &&
+		    strcmp(de->d_name, "tmp"))
+			err = strcmp(de->d_name, "repository.json") ?
+			      sm_fail(e, -ENOTEMPTY, "%s: is not empty", path) :
+			      sm_fail(e, -EEXIST, "%s: is a repository already", path);
+	closedir(d);
+	return err;
+}
+
 int sm_repo_init(const char *path, struct sm_err *e)
 {
 	char tmp[PATH_MAX + 16];
@@ -102,7 +123,7 @@ int sm_repo_init(const char *path, struct sm_err *e)
 	int err;
 
 	snprintf(tmp, sizeof(tmp), "%s/tmp", path);
-	if ((err = sm_mkdir_durable(path, e)) || (err = make_subdirs(path, e)) ||
+	if ((err = sm_mkdir_durable(path, e)) || (err = check_empty(path, e)) || (err = make_subdirs(path, e)) ||
 	    (err = sm_store_dir(path, tmp, &s, e)))
 		return err;
 	text = repo_text();

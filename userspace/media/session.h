@@ -60,6 +60,7 @@ struct sm_client {
 	bool oneway;			/* a stream: nobody answers */
 	uint8_t repository[SM_UUID];
 	uint64_t credit, sent, acked;	/* payload bytes */
+	uint64_t kept_alive;		/* ns; when last said */
 };
 
 /* sm_client_connect() - connect, exchange HELLO. @role: what is asked for */
@@ -68,6 +69,9 @@ int sm_client_connect(struct sm_client *c, const struct sm_dest *d, uint32_t rol
 int sm_client_stream(struct sm_client *c, int fd, struct sm_err *e);
 /* sm_client_end() - BYE when all is well, close */
 void sm_client_end(struct sm_client *c, bool ok);
+
+/* sm_client_keepalive() - say that we are still there, at most once a minute; for long work between requests */
+void sm_client_keepalive(struct sm_client *c);
 
 /* sm_client_list() - generations of a volume (name or uuid; NULL: of all). @fn: nonzero ends, and is returned after the list has been read */
 int sm_client_list(struct sm_client *c, const char *volume, int (*fn)(const struct sm_listed *l, void *arg), void *arg,

@@ -6,6 +6,9 @@
 
 #include "session.h"
 
+#define SILENCE_MS	(15 * 60 * 1000)
+#define KEEPALIVE_NS	60000000000ull
+
 /* The server's own words for what went wrong. */
 static int remote_error(const struct sm_frame *f, struct sm_err *e)
 {
@@ -76,7 +79,9 @@ int sm_client_connect(struct sm_client *c, const struct sm_dest *d, uint32_t rol
 	if (err)
 		return err;
 	sm_chan_init(&c->chan, c->carrier.in, c->carrier.out);
+	c->chan.timeout_ms = SILENCE_MS;
 	c->credit = SM_CREDIT;
+	c->kept_alive = sm_now_ns();
 	err = hello(c, role, e);
 	if (err)
 		sm_client_end(c, false);
@@ -90,6 +95,16 @@ int sm_client_stream(struct sm_client *c, int fd, struct sm_err *e)
 	c->carrier.in = c->carrier.out = -1;
 	sm_chan_init(&c->chan, -1, fd);
 	return sm_send_hello(&c->chan, SM_ROLE_BACKUP, NULL, e);
+}
+
+void sm_client_keepalive(struct sm_client *c)
+{
+	uint64_t now = sm_now_ns();
+
+	if (c->oneway || now - c->kept_alive < KEEPALIVE_NS)
+		return;
+	c->kept_alive = now;
+	sm_chan_send(&c->chan, SM_KEEPALIVE, SM_F_OPTIONAL, NULL, 0, NULL);	/* the next request finds out */
 }
 
 void sm_client_end(struct sm_client *c, bool ok)

@@ -103,6 +103,13 @@ static void say_full(const struct backup *b)
 		say(b, text);
 }
 
+static void on_tick(void *arg)
+{
+	struct backup *b = arg;
+
+	sm_client_keepalive(&b->client);
+}
+
 static int make_plan(struct backup *b, struct sm_err *e)
 {
 	struct source *s = b->o->source;
@@ -110,6 +117,8 @@ static int make_plan(struct backup *b, struct sm_err *e)
 
 	if (err)
 		return err;
+	s->tick = on_tick;
+	s->tick_arg = b;
 	err = plan_make(&b->plan, s, b->base.number, b->base.size, e);
 	if (err == -ENODATA && b->base.number && b->o->base_mode == BASE_AUTO) {
 		b->base.number = 0;

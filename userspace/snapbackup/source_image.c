@@ -105,8 +105,11 @@ static int image_changes(struct source *s, uint32_t base, struct sm_spill *range
 	int err = a && b ? 0 : sm_fail(e, -ENOMEM, "no memory");
 
 	(void)base;
-	for (uint64_t at = 0; !err && at < s->size; at += COMPARE)
+	for (uint64_t at = 0; !err && at < s->size; at += COMPARE) {
 		err = compare_step(m, at, a, b, ranges, e);
+		if (s->tick)
+			s->tick(s->tick_arg);
+	}
 	free(a);
 	free(b);
 	return err;
