@@ -110,6 +110,12 @@ void run_hook(struct simdev *d, const char *what)
 		maybe_cut(*what == 'f' ? 2 : 6);
 	if (S.death_rate && !rnd(S.death_rate * 2))
 		d->dead = true;
+	if (!d->dead && S.in_background && S.fault_rate && !rnd(S.fault_rate)) {
+		d->fault = S.faulted = true;
+		C.faults++;
+		if (S.in_write && !S.failed)
+			S.failed = FAIL_TRIED;	/* nothing is released from now on */
+	}
 	if (!d->dead && S.in_background && !S.no_foreground && rnd(2))
 		foreground();
 }

@@ -262,6 +262,10 @@ static int enter(struct simdev *d, const char *what, u64 block, u32 nr)
 		d->hook(d, what);
 		d->hooked = false;
 	}
+	if (d->fault) {
+		d->fault = false;
+		return -EIO;
+	}
 	return d->dead ? -EIO : 0;
 }
 

@@ -41,6 +41,7 @@ struct simdev {
 	u32 nr_cached, cap_cached;
 	u64 next_io;
 	bool dead;			/* every call fails from now on */
+	bool fault;			/* this one does */
 	bool hooked;			/* inside the hook */
 	bool forbid_writes;
 	u64 writes, flushes, reads;

@@ -344,7 +344,7 @@ static void step_reader(struct reader *r)
 		S.dev->hooked = true;
 		verify_reader(r, S.dev);
 		S.dev->hooked = hooked;
-		if (!rnd(3)) {
+		if (!rnd(5)) {
 			sd_version_put(r->v);
 			r->v = NULL;
 		}
@@ -424,9 +424,9 @@ void foreground(void)
 		commit_first();
 	else if (dice < 90 && S.nr_rel)
 		release_one(rnd(S.nr_rel));
-	else if (dice < 95)
+	else if (dice < 94)
 		change_generations();
-	else if (dice < 96 && S.nr_fly && !rnd(3))
+	else if (dice < 95 && S.nr_fly && !rnd(3))
 		relocate(S.fly[rnd(S.nr_fly)]);
 	else if (dice < 98)
 		step_reader(&S.reader[rnd(MAX_READERS)]);
@@ -456,6 +456,7 @@ bool background(u32 flags)
 	if (err)
 		return false;
 	S.in_step = true;
+	S.faulted = false;
 	S.in_background = true;
 	err = sd_step_run(st);
 	S.in_background = false;
@@ -464,9 +465,9 @@ bool background(u32 flags)
 		err = sd_step_prepare(st);
 	if (!err) {
 		some_foreground(rnd(4));
-		S.in_background = true;
+		S.in_background = S.in_write = true;
 		err = sd_step_write(st);
-		S.in_background = false;
+		S.in_background = S.in_write = false;
 		some_foreground(rnd(4));
 	}
 	end = sd_step_end(st, err);
@@ -476,8 +477,10 @@ bool background(u32 flags)
 			fail("the store has failed, and not durably");
 		S.failed = FAIL_DURABLE;
 	}
-	if ((err || end) && !S.dev->dead && !S.failed)
+	if ((err || end) && !S.dev->dead && !S.failed && !S.faulted)
 		fail("a step failed: %d, %d", err, end);
+	if (S.faulted && !err && !S.failed)
+		fail("a step did not notice an error of the device");
 	S.stuck = 0;
 	C.checkpoints += S.store->checkpoints > checkpoints;
 	C.merges += S.store->merges > merges;

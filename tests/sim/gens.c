@@ -79,8 +79,8 @@ static void range(struct fly *f)
 	struct mgen *g = any_gen();
 
 	f->first = f->last = g->number;
-	if (!rnd(6))
-		f->last += rnd(4);
+	if (!rnd(3))
+		f->last += rnd(6);	/* also such that do not exist yet */
 	if (!rnd(40))
 		f->first = 1, f->last = U32_MAX;
 }

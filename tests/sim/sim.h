@@ -91,7 +91,8 @@ struct sim {
 	u32 chunk_blocks, journal_blocks, mem_records, slice_records;
 	u32 cut_rate;			/* a cut at one of so many places; 0: never */
 	u32 death_rate;
-	u32 fail_rate;
+	u32 fail_rate, fault_rate;
+	bool faulted;			/* the step's device call has failed */
 	bool bulk;			/* large writes everywhere: the device gets full */
 	bool bookish;			/* bookmarks rather than deletions */
 	struct simdev *dev;
@@ -106,7 +107,7 @@ struct sim {
 	u64 acked;			/* last group that was committed */
 	u32 next_version;
 	bool gate;			/* a generation is being cut */
-	bool in_step, in_background, no_foreground;
+	bool in_step, in_background, in_write, no_foreground;
 	enum { ON_CLEAN, ON_ACTIVE, ON_EITHER } disk;	/* what the superblock says */
 	enum { FAIL_NO, FAIL_TRIED, FAIL_DURABLE } failed;
 	u8 fingerprint[SD_FINGERPRINT_SIZE];
@@ -116,7 +117,7 @@ struct sim {
 extern struct sim S;
 
 struct counters {
-	u64 cuts, nested, deaths, events, groups, gens, checkpoints, merges, replayed, dropped, relocated, enospc, eagain, readers, detaches,
+	u64 cuts, nested, deaths, events, groups, gens, checkpoints, merges, replayed, dropped, relocated, faults, enospc, eagain, readers, detaches,
 		fails, quiesced, kinds[5], changed_seen, losses;
 };
 extern struct counters C;

@@ -245,7 +245,7 @@ void verify_reader(const struct reader *r, const struct simdev *d)
 	u32 i, k, c;
 
 	for (i = 0; i < r->nr; i++) {
-		for (k = 0; k < 8; k++) {
+		for (k = 0; k < 16; k++) {
 			struct sd_rec rec;
 			int err;
 
