@@ -4,11 +4,13 @@
  *
  *   main.c        init/exit: brings the parts up and down in order
  *   table.c       constructor arguments, table and status lines, messages
- *   target.c      the dm target: ctr, dtr, map, end_io, suspend/resume; the list of volumes
+ *   target.c      the dm target: ctr, dtr, map, end_io, resume
+ *   volume.c      the list of volumes, how one comes to be and goes; fingerprint.c: was the primary written without us?
  *   gate.c        who may write now: the per-CPU gate that a cut closes
- *   cow.c         the copy path: claims, copies, commit groups, release; the changed-set cache is in bits.c
+ *   cow.c         the copy path: the worker, deferred bios; copy.c: reading old content; group.c: commit groups (cow.h is what these share)
  *   bits.c        cache of the current changed set: windows of bits, filled from the store, evictable
- *   store.c       owner of the core's store: metadata I/O, store lock, background thread. The only file that includes core headers.
+ *   store*.c      owner of the core's store: life and lookups, metadata I/O (_dev), commits (_group), background thread (_step). The only files that
+ *                 include core headers.
  *   generation.c  create (consistency groups, freeze), delete, bookmark, pin, label; what happens when the diff is full
  *   virt*.c       /dev/snapvirtN
  *   netlink*.c    the generic netlink family
@@ -76,6 +78,7 @@ struct snap_volume {
 	unsigned int chunk_sectors;	/* power of two */
 	unsigned int chunk_shift;	/* log2(chunk_sectors) */
 	u8 on_full;			/* enum snapdiff_on_full */
+	bool accept_changed;		/* the next attach may give the generations up; under control */
 	struct mutex control;		/* one generation operation at a time */
 	struct snap_store *store;
 	struct snap_gate *gate;
