@@ -99,7 +99,9 @@ struct snap_store_opts {
 };
 /* May block. The store of vol->diff is opened (recovered), not yet in use. */
 int snap_store_open(struct snap_volume *vol, const struct snap_store_opts *opts);
-/* The size and the fingerprint are compared, generations given up if they do not fit; then the store is in use. */
+/* Why generations would be lost if a primary of @size sectors, as it is now, were attached; NULL: they would not. May block. */
+const char *snap_store_misfit(struct snap_volume *vol, sector_t size);
+/* Refused with -EMEDIUMTYPE when the primary does not fit, unless vol->accept_changed: then the generations are given up. The store is in use afterwards. */
 int snap_store_attach(struct snap_volume *vol, sector_t size);
 /* No change of the generations is accepted any more; those under way have ended when it returns. */
 void snap_store_shut(struct snap_store *s);
@@ -314,6 +316,7 @@ void snap_cow_cannot_seal(struct snap_cow *cow, int err);
 struct snap_params {
 	u8 on_full;
 	bool has_on_full;
+	bool accept_changed;	/* for one attachment: not shown in the table */
 	u32 mem_records;
 };
 int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, struct snap_params *p);

@@ -579,26 +579,45 @@ static bool anything_to_lose(struct snap_store *s)
 }
 
 /**
+ * snap_store_misfit() - why would generations be lost if the primary were attached as it is now?
+ * @size: its sectors
+ *
+ * May block (reads the primary). Return: the reason, or NULL when nothing would be lost.
+ */
+const char *snap_store_misfit(struct snap_volume *vol, sector_t size)
+{
+	struct snap_store *s = vol->store;
+	struct sd_info info;
+	unsigned int noio;
+
+	noio = snap_store_lock(s);
+	sd_info(s->core, &info);
+	snap_store_unlock(s, noio);
+	if (info.failed || !anything_to_lose(s))
+		return NULL;
+	return not_as_we_left_it(vol, &info, size);
+}
+
+/**
  * snap_store_attach() - the volume is going to be written: compare primary and store, mark the store as in use
  * @size: sectors of the primary now
  *
  * Also when the size changes while it is in use. The copy worker runs, no bio is in the target. May block. Generations that do not fit are lost before the
  * store is marked: after a crash in between the comparison is made again. Marking begins a new epoch of the journal, so what is in it is checkpointed
- * before. Return: 0 or -errno.
+ * before. A primary that does not fit is refused unless that was asked for: it may be the wrong device. Return: 0; -EMEDIUMTYPE; -errno.
  */
 int snap_store_attach(struct snap_volume *vol, sector_t size)
 {
+	const char *why = snap_store_misfit(vol, size);
 	struct snap_store *s = vol->store;
 	unsigned int noio;
-	struct sd_info info;
-	const char *why;
 	int err = 0;
 
-	noio = snap_store_lock(s);
-	sd_info(s->core, &info);
-	snap_store_unlock(s, noio);
-	why = not_as_we_left_it(vol, &info, size);
-	if (why && !info.failed && anything_to_lose(s)) {
+	if (why && !vol->accept_changed) {
+		DMERR("%s: %s: its generations would be lost", vol->name, why);
+		return -EMEDIUMTYPE;
+	}
+	if (why) {
 		DMWARN("%s: %s: its generations are lost", vol->name, why);
 		err = snap_store_lose_gens(vol, 1, s->sum.highest, true);
 		if (err)
@@ -614,6 +633,8 @@ int snap_store_attach(struct snap_volume *vol, sector_t size)
 	snap_store_unlock(s, noio);
 	mutex_unlock(&s->stepping);
 	mutex_unlock(&s->changes);
+	if (!err)
+		vol->accept_changed = false;
 	return err;
 }
 

@@ -2,7 +2,9 @@
 /*
  * What a table line says and what status answers.
  *
- *	PRIMARY DIFF [#features [on_full drop-oldest|drop-all|fail-snapshots] [mem_records N]]
+ *	PRIMARY DIFF [#features [on_full drop-oldest|drop-all|fail-snapshots] [mem_records N] [accept_changed]]
+ *
+ * accept_changed holds for this one attachment and does not come back in the table: a table that is loaded again must not give generations up.
  *
  * Status (info), positional, fields are only ever inserted before the last one, the state:
  *
@@ -51,8 +53,12 @@ static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned i
 	const char *value;
 
 	--*left;
+	if (!strcmp(name, "accept_changed")) {
+		p->accept_changed = true;
+		return 0;
+	}
 	if (strcmp(name, "on_full") && strcmp(name, "mem_records")) {
-		ti->error = "unknown feature (known: on_full, mem_records)";
+		ti->error = "unknown feature (known: on_full, mem_records, accept_changed)";
 		return -EINVAL;
 	}
 	value = *left ? dm_shift_arg(as) : NULL;
@@ -68,7 +74,7 @@ static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned i
  */
 int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, struct snap_params *p)
 {
-	static const struct dm_arg group = { 0, 4, "number of feature arguments: want 0 to 4" };
+	static const struct dm_arg group = { 0, 5, "number of feature arguments: want 0 to 5" };
 	struct dm_arg_set as = { .argc = argc, .argv = argv };
 	unsigned int left;
 	int err;

@@ -234,6 +234,12 @@ static struct snap_volume *volume_open(struct dm_target *ti, struct dm_dev *prim
 		err = -EINVAL;
 		goto close;
 	}
+	/* Here it can be said what is wrong; when the table is resumed it is looked at again. */
+	ti->error = p->accept_changed ? NULL : (char *)snap_store_misfit(vol, ti->len);
+	if (ti->error) {
+		err = -EMEDIUMTYPE;
+		goto close;
+	}
 	ti->error = "no memory for the volume";
 	err = volume_parts(vol, resubmit);
 	if (!err)
@@ -271,8 +277,10 @@ struct snap_volume *snap_volume_open(struct dm_target *ti, struct dm_dev *primar
 			list_add_tail(&vol->list, &snap_volumes);
 		}
 	}
-	if (!IS_ERR(vol))
+	if (!IS_ERR(vol)) {
 		vol->tables++;
+		vol->accept_changed = p->accept_changed;
+	}
 	mutex_unlock(&snap_volumes_lock);
 	return vol;
 }

@@ -150,12 +150,11 @@ static void make_uuid(const uint8_t *uuid, char *buf, size_t len)
 
 static int make_params(const struct snap_dm_spec *spec, char *buf, size_t len)
 {
+	int words = (spec->on_full ? 2 : 0) + spec->accept_changed;
 	int n;
 
-	if (spec->on_full)
-		n = snprintf(buf, len, "%s %s 2 on_full %s", spec->primary, spec->diff, spec->on_full);
-	else
-		n = snprintf(buf, len, "%s %s", spec->primary, spec->diff);
+	n = snprintf(buf, len, "%s %s %d%s%s%s", spec->primary, spec->diff, words, spec->on_full ? " on_full " : "",
+		     spec->on_full ? spec->on_full : "", spec->accept_changed ? " accept_changed" : "");
 	return n < (int)len ? 0 : -ENAMETOOLONG;
 }
 

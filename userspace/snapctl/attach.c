@@ -15,7 +15,7 @@
 struct attach {
 	const char *name, *primary_path, *diff_path;
 	const char *on_full;
-	bool format;
+	bool format, accept_changed;
 	struct store_opts store;
 	struct snap_blk primary, diff;
 	struct store_id id;
@@ -65,17 +65,17 @@ static int no_store(const struct attach *a, struct snap_err *e)
 }
 
 /*
- * A store with another primary than its own loses all generations: the module takes it for one that was written without its diff. What can
- * be seen beforehand is refused.
+ * A store with another primary than its own, or one that was written without its diff, cannot keep its generations: that is refused unless it is asked for. What
+ * can be seen beforehand is refused here, the rest by the module.
  */
 static int check_pair(const struct attach *a, struct snap_err *e)
 {
 	if (a->id.diff_size > a->diff.size)
 		return snap_err_set(e, -EMEDIUMTYPE, a->diff_path, "is smaller (%llu bytes) than the store on it (%llu)",
 				    (unsigned long long)a->diff.size, (unsigned long long)a->id.diff_size);
-	if (a->id.primary_size > a->primary.size && !a->store.force)
+	if (a->id.primary_size > a->primary.size && !a->accept_changed)
 		return snap_err_set(e, -EMEDIUMTYPE, a->primary_path,
-				    "is smaller (%llu bytes) than the primary of this diff was (%llu): its generations would be lost (--force attaches it)",
+				    "is smaller (%llu bytes) than the primary of this diff was (%llu): its generations would be lost (--accept-changed gives them up)",
 				    (unsigned long long)a->primary.size, (unsigned long long)a->id.primary_size);
 	return 0;
 }
@@ -120,7 +120,7 @@ static int make_volume(struct attach *a, struct snap_err *e)
 	char primary[32], diff[32], path[SNAP_VOLUME_BUF + 32];
 	struct snap_dm_spec spec = {
 		.name = a->name, .primary = primary, .diff = diff,
-		.size = a->primary.size, .uuid = a->id.uuid, .on_full = a->on_full,
+		.size = a->primary.size, .uuid = a->id.uuid, .on_full = a->on_full, .accept_changed = a->accept_changed,
 	};
 	struct snap_nl *events = NULL;
 	int err;
@@ -133,6 +133,9 @@ static int make_volume(struct attach *a, struct snap_err *e)
 		err = snap_nl_subscribe(events, e);
 	if (!err)
 		err = snap_dm_attach(&spec, e);
+	if (err == -EMEDIUMTYPE && e)
+		snprintf(e->text + strlen(e->text), sizeof(e->text) - strlen(e->text),
+			 "; its generations would be lost (--accept-changed gives them up)");
 	if (!err) {
 		puts(snap_dm_path(a->name, path, sizeof(path)));
 		warn_lost(events, a->name);
@@ -175,7 +178,9 @@ static int run_attach(int argc, char **argv)
 		{ "format", 'F', SNAP_OPT_FLAG, NULL, &a.format, "format DIFF first when it carries no store" },
 		{ "chunk", 'c', SNAP_OPT_SIZE, "SIZE", &chunk, "with --format: as in snapctl format" },
 		{ "journal-size", 'j', SNAP_OPT_SIZE, "SIZE", &a.store.journal_size, "with --format: as in snapctl format" },
-		{ "force", 'f', SNAP_OPT_FLAG, NULL, &a.store.force, "overwrite a foreign signature (with --format); take a smaller primary" },
+		{ "force", 'f', SNAP_OPT_FLAG, NULL, &a.store.force, "with --format: overwrite a foreign signature" },
+		{ "accept-changed", 0, SNAP_OPT_FLAG, NULL, &a.accept_changed,
+		  "give the generations up if PRIMARY is not as it was left" },
 		{ "on-full", 0, SNAP_OPT_STRING, "POLICY", &a.on_full,
 		  "drop-oldest (default), drop-all or fail-snapshots" },
 		{ 0 }

@@ -284,9 +284,18 @@ dmsetup remove small
 ok "a refused attach lost nothing" prints /dev/mapper/v attach v "$P" "$D"
 ok "generations are still there" test "$(snapctl list v --json)" = "$list_before"
 works detach v
+dd if="$P" of=/tmp/first bs=4k count=1 status=none
 echo surprise > "$P"
-run attach v "$P" "$D"
-ok "attach warns of a primary written without its diff" test "$rc" -eq 0 -a "${out#*warning*lost}" != "$out"
+dsum=$(sum "$D")
+ok "attach refuses a primary written without its diff" refused 4 "generations would be lost" attach v "$P" "$D"
+ok "a refused attach wrote nothing" unchanged "$D" "$dsum"
+dd if=/tmp/first of="$P" bs=4k count=1 status=none
+ok "as it was, the primary is accepted" prints /dev/mapper/v attach v "$P" "$D"
+ok "a refused attach lost nothing" test "$(snapctl list v --json)" = "$list_before"
+works detach v
+echo surprise > "$P"
+run attach v "$P" "$D" --accept-changed
+ok "attach --accept-changed warns" test "$rc" -eq 0 -a "${out#*warning*lost}" != "$out"
 ok "its generations are lost" json 'all(g["state"] in ("lost", "bookmark") for g in d["generations"])' list v
 ok "activate refuses a lost generation" refused 6 "lost" activate v@5
 works detach v

@@ -150,7 +150,9 @@ ok "a clean detach and attach" attach_line "0 $(sectors $P) snapdiff $P $D"
 ok "keeps the generations" generation t@1 "$first"
 gone
 dd if=/dev/urandom of=$P bs=4k count=1 oflag=direct 2>/dev/null
-ok "a primary that was written without us can be attached" attach_line "0 $(sectors $P) snapdiff $P $D"
+ok "a primary that was written without us is refused" refuses "was written without" "0 $(sectors $P) snapdiff $P $D"
+ok "with accept_changed it can be attached" attach_line "0 $(sectors $P) snapdiff $P $D 1 accept_changed"
+ok "which the table does not repeat" eval '! dmsetup table t | grep -q accept_changed'
 ok "its generations are lost, not wrong" json '[g["state"] for g in d["generations"]] == ["lost", "lost"]' list t
 gone
 attach_line "0 $(sectors $P) snapdiff $P $D"
