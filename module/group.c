@@ -266,8 +266,10 @@ static bool start_items(struct snap_cow *cow)
 	if (!g || !g->nr)
 		return false;
 	revise(cow, g);
-	if (!g->nr)
+	if (!g->nr) {
+		cow->stalled = false;
 		return true;
+	}
 	n = snap_store_seal_items(cow->vol->store, g->items, g->nr, &g->sealed);
 	if (n < 0) {
 		snap_cow_cannot_seal(cow, n);

@@ -36,10 +36,8 @@ enum snap_reclaim snap_store_reclaim(struct snap_store *s)
 	if (!exhausted)
 		s->urgent = true;
 	snap_store_unlock(s, noio);
-	if (exhausted)
-		return SNAP_RECLAIM_NOTHING;
-	snap_store_kick(s);
-	return SNAP_RECLAIM_BUSY;
+	snap_store_kick(s);	/* also then: the journal may be full */
+	return exhausted ? SNAP_RECLAIM_NOTHING : SNAP_RECLAIM_BUSY;
 }
 
 /* Begin, run, prepare, write, end: the lock is held for the odd ones only. stepping is held. */
