@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # kernels: uml-6.1 uml-6.12-debug
 # mem: 2G
-# timeout: 240
+# timeout: 400
 #
 # The dm target and the write path: tables, status, shapes of I/O, discards, errors of either device, what survives.
 
@@ -59,7 +59,7 @@ fill() { dd if=/dev/urandom of=$V bs=1M oflag=direct conv=fsync 2>/dev/null; syn
 shapes()
 {
 	quiet fio --name=s --filename=$V --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bsrange="$1" --blockalign=512 \
-		--size=100% --io_size=24m --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7 --verify_state_save=0
+		--size=100% --io_size=8m --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7 --verify_state_save=0
 }
 
 null_disk tp 32 && null_disk td 96 || exit 1
