@@ -7,6 +7,7 @@
  * until the driver has unwound, and the run goes on with what a crash has left.
  */
 #include "sim.h"
+#include "reader.h"
 
 #define MAX_DEPTH	3u
 
@@ -73,6 +74,9 @@ void cut(const struct simdev *crashed, u32 depth)
 	struct sd_open_opts o;
 	struct sd_store *s;
 	struct simdev d;
+	struct reading *second = NULL;
+	u64 second_seq = 0;
+	bool second_failed = false;
 	int err;
 
 	C.cuts++;
@@ -81,17 +85,30 @@ void cut(const struct simdev *crashed, u32 depth)
 	open_opts(&o);
 	o.read_only = d.forbid_writes = !rnd(8);
 	depth_now = depth;
+	if (!rnd(6))
+		second = reader_read(&d, &second_seq, &second_failed);
 	err = sd_open(&d.dev, &o, &s);
 	if (err)
 		fail("open after a crash: %d", err);
 	d.hook = NULL;
 	check_state(s);
+	if (second && second_failed != s->failed)
+		fail("failed for one reader only");
 	if (s->failed) {
 		verify_failed(s);
 	} else {
 		expected_model(s, &m[depth]);
+		if (second && second_seq != s->j.done_seq)
+			fail("the log ends with group %llu for one reader, %llu for the other",
+			     (unsigned long long)s->j.done_seq, (unsigned long long)second_seq);
+		if (second) {
+			reader_compare(second, &m[depth]);
+			C.second++;
+		}
 		verify(s, &d, &m[depth], o.read_only || rnd(2) ? 0 : VERIFY_CHECK);
 	}
+	if (second)
+		reader_free(second);
 	sd_close(s);
 	simdev_exit(&d);
 	depth_now = depth ? depth - 1 : 0;

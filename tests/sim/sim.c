@@ -350,7 +350,7 @@ static bool covered(void)
 		const char *what;
 		u64 n;
 	} list[] = {
-		{ "cuts in recovery", C.nested }, { "crashes", C.deaths }, { "groups", C.groups }, { "generations", C.gens },
+		{ "cuts in recovery", C.nested }, { "read by the other reader, too", C.second }, { "crashes", C.deaths }, { "groups", C.groups }, { "generations", C.gens },
 		{ "checkpoints", C.checkpoints }, { "merge slices", C.merges }, { "groups replayed", C.replayed },
 		{ "groups dropped", C.dropped }, { "relocations", C.relocated }, { "full devices", C.enospc }, { "full journals or tables", C.eagain },
 		{ "readers", C.readers }, { "detaches", C.detaches }, { "failed stores", C.fails }, { "quiet moments", C.quiesced },

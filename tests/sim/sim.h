@@ -5,6 +5,7 @@
  *	dev.c		a device that can lose power
  *	model.c		what generations are, in arrays
  *	verify.c	a store against the model
+ *	reader.c	the device against the model, by another reader
  *	driver.c	the store's driver: groups in flight, releases, steps, as the kernel does it
  *	gens.c		the driver's changes of generations
  *	cut.c		power cuts, and going on after one
@@ -117,7 +118,7 @@ struct sim {
 extern struct sim S;
 
 struct counters {
-	u64 cuts, nested, deaths, events, groups, gens, checkpoints, merges, replayed, dropped, relocated, faults, enospc, eagain, readers, detaches,
+	u64 cuts, nested, second, deaths, events, groups, gens, checkpoints, merges, replayed, dropped, relocated, faults, enospc, eagain, readers, detaches,
 		fails, quiesced, kinds[5], changed_seen, losses;
 };
 extern struct counters C;
@@ -152,6 +153,7 @@ void open_opts(struct sd_open_opts *o);
 #define VERIFY_GARBAGE	2u			/* nothing unneeded is left */
 void verify(struct sd_store *s, const struct simdev *d, const struct model *m, u32 flags);
 void verify_failed(struct sd_store *s);
+void verify_chunk(const struct simdev *d, const struct model *m, const struct mgen *g, u32 c, u32 kind, u64 addr);
 void verify_reader(const struct reader *r, const struct simdev *d);
 
 /* Planted bugs of the driver; those of the core follow theirs (internal.h). */

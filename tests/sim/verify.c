@@ -19,7 +19,7 @@ static void same_data(const struct simdev *d, u64 addr, u32 chunk, u32 version, 
 			     (unsigned long long)addr, version);
 }
 
-static void same_chunk(const struct simdev *d, const struct model *m, const struct mgen *g, u32 c, u32 kind, u64 addr)
+void verify_chunk(const struct simdev *d, const struct model *m, const struct mgen *g, u32 c, u32 kind, u64 addr)
 {
 	if ((kind != SD_KIND_NONE) != g->preserved[c])
 		fail("chunk %u of generation %u: kind %u, the model says %s", c, g->number, kind,
@@ -51,7 +51,7 @@ static void verify_content(struct sd_version *v, const struct simdev *d, const s
 				fail("map of generation %u: extent at %llu instead of %llu", g->number,
 				     (unsigned long long)e[i].chunk, (unsigned long long)at);
 			for (k = 0; k < e[i].nr; k++)
-				same_chunk(d, m, g, at + k, e[i].kind, e[i].addr + (u64)k * S.chunk_blocks);
+				verify_chunk(d, m, g, at + k, e[i].kind, e[i].addr + (u64)k * S.chunk_blocks);
 			at += e[i].nr;
 		}
 		if (at != pos)
@@ -69,7 +69,7 @@ static void verify_lookups(struct sd_version *v, const struct simdev *d, const s
 	if (err)
 		fail("lookup of chunks %u + %u of generation %u: %d", first, nr, g->number, err);
 	for (i = 0; i < nr; i++)
-		same_chunk(d, m, g, first + i, recs[i].kind, recs[i].addr);
+		verify_chunk(d, m, g, first + i, recs[i].kind, recs[i].addr);
 	i = rnd(nr);
 	err = sd_lookup(v, first + i, g->number, &one);
 	if (err || one.kind != recs[i].kind || one.addr != recs[i].addr || one.crc != recs[i].crc)
