@@ -231,6 +231,7 @@ def main():
     ap.add_argument('--mib', type=int, default=256)
     ap.add_argument('--peers', default='raw,dm-linear,snapdiff,dm-snapshot,dm-thin')
     ap.add_argument('--workloads', default=','.join(WORKLOADS))
+    ap.add_argument('--verbose', action='store_true')
     ap.add_argument('--json')
     a = ap.parse_args()
 
@@ -246,6 +247,9 @@ def main():
         for peer in peers:
             for workload, figure in scenarios(peer, wanted):
                 results.setdefault((peer.name, workload), []).append(figure)
+                if a.verbose:
+                    print('%6.1f s  %-12s %-9s %10.1f %s' % (time.monotonic() - start, peer.name, workload,
+                                                      figure, WORKLOADS[workload]), flush=True)
         print('round %d of %d, %.0f s' % (r + 1, a.rounds, time.monotonic() - start), flush=True)
     print('\n' + table(results, [p.name for p in peers]))
     if a.json:
