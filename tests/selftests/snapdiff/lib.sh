@@ -11,6 +11,7 @@
 #   stat_of VOLUME COLUMN         one number of snapctl status
 #   null_disk NAME MIB [KEY=VALUE]...   a memory-backed null_blk disk /dev/NAME with sectors of 512 bytes
 #   null_power NAME...            power cut: what the disks' volatile caches were not told to flush is gone
+#   need COMMAND...               set-up without which the rest makes no sense
 #   finish                        the plan; the status of the test
 
 set -u
@@ -32,6 +33,15 @@ ok()
 		echo "# command: $*"
 		[ -z "$out" ] || printf '%s\n' "$out" | tail -n 20 | sed 's/^/#   /'
 	fi
+}
+
+need()
+{
+	"$@" && return
+	echo "not ok $((n + 1)) set-up: $*"
+	printf '%s\n' "$out" | sed 's/^/#   /'
+	echo "1..$((n + 1))"
+	exit 1
 }
 
 skip()
@@ -175,7 +185,7 @@ null_power()
 	done
 }
 
-null_gone()
+null_gone()		# NAME...: remove the disks
 {
 	local name
 
