@@ -117,6 +117,10 @@ static void parameters(u64 seed)
 	S.bulk = seed % 4 == 2;
 	if (S.bulk)
 		S.chunk_blocks = 16;
+	if (seed % 19 == 3) {
+		S.chunk_blocks = 64;
+		S.m.nr_chunks = 8 + rnd(30);
+	}
 	if (!S.bulk && !rnd(12))
 		S.nr_blocks = SD_GROUP_BLOCKS + 600 + rnd(4000);
 	S.m.nr_chunks = S.bulk ? 100 + rnd(MAX_CHUNKS - 100) : 8 + rnd(MAX_CHUNKS - 8);
@@ -213,6 +217,8 @@ static void event(void)
 		power_cycle();
 		return;
 	}
+	if (S.stuck > 200)
+		fail("writers have been waiting for ever");
 	if (dice == 0) {
 		quiesce();
 	} else if (dice == 1 && !rnd(3)) {
