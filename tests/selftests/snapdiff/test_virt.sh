@@ -150,15 +150,34 @@ wait $monitor
 out=$(cat /tmp/events)
 ok "the oldest that was free went first" python3 -c '
 import json
-lost = [json.loads(l) for l in open("/tmp/events")]
-lost = [e["generation"] for e in lost if e["event"] == "lost"]
-assert lost[0] == 1, lost'
+events = [json.loads(l) for l in open("/tmp/events")]
+lost = [e["generation"] for e in events if e["event"] == "lost"]
+assert lost[0] == 1, lost
+assert "low-space" in [e["event"] for e in events] or "full" in [e["event"] for e in events], events'
 works snapctl deactivate "$dev"
 ok "a new generation can be made" works snapctl create f
 ok "and is live" prints live state_of f@4
 works snapctl detach f
 works snapctl attach f "$DISK3" "$DISK4"
 ok "what was lost stays lost" prints lost state_of f@2
+works snapctl detach f
+
+# full POLICY: two generations, then everything is overwritten
+full()
+{
+	works snapctl format "$DISK4" --force && works snapctl attach f "$DISK3" "$DISK4" --on-full "$1" || return 1
+	works snapctl create f && works dd if=/dev/urandom of=/dev/mapper/f bs=64k count=16 oflag=direct &&
+		works snapctl create f && works dd if=/dev/urandom of=/dev/mapper/f bs=1M count=64 oflag=direct || return 1
+	out="$(state_of f@1) $(state_of f@2)"
+	[ "$out" = "lost lost" ]
+}
+
+ok "drop-all gives up all of them" full drop-all
+ok "and still knows what changed" works snapctl diff f@1 f
+ok "all of it" test "$(snapctl diff f@1 f -n --bytes | awk '{ n += $2 } END { print n }')" = $((64 << 20))
+works snapctl detach f
+ok "fail-snapshots gives up all of them" full fail-snapshots
+ok "and does not know what changed" fails snapctl diff f@1 f
 works snapctl detach f
 ok "the module can go" works rmmod snapdiff
 finish
