@@ -695,10 +695,21 @@ static void lies_are_refused(void **state)
 	make_backup(&c, 2, &now, &base, hash, 3);
 	assert_int_equal(sm_upload_open(&repo, CLIENT, &c.info, &u, &r, NULL), 0);
 	assert_int_equal(send_frames(u, &c, 0, c.nr), 0);
-	assert_int_equal(send_frames(u, &c, 0, 1), 0);		/* one twice */
+	assert_int_equal(send_frames(u, &c, 0, 1), -EPROTO);	/* one twice: it is given up */
 	assert_int_equal(sm_upload_commit(u, c.text, strlen(c.text), &r, NULL), -EPROTO);
+	sm_upload_close(u);
+	assert_int_equal(sm_upload_open(&repo, CLIENT, &c.info, &u, &r, NULL), 0);
+	assert_int_equal(sm_upload_stored(u), 0);		/* and begins anew */
+	assert_int_equal(send_frames(u, &c, 1, c.nr), 0);
+	assert_int_equal(send_frames(u, &c, c.nr - 1, c.nr), 0);	/* a small one twice, the first not at all */
+	assert_int_equal(sm_upload_commit(u, c.text, strlen(c.text), &r, NULL), -EPROTO);
+	sm_upload_close(u);
+	assert_int_equal(sm_upload_open(&repo, CLIENT, &c.info, &u, &r, NULL), 0);
+	assert_int_equal(sm_upload_stored(u), 0);
+	assert_int_equal(send_frames(u, &c, 0, c.nr), 0);
 	assert_int_equal(sm_upload_commit(u, b.text, strlen(b.text), &r, NULL), -EPROTO);	/* another's manifest */
 	sm_upload_close(u);
+	assert_int_equal(store(&c, NULL, NULL), 0);		/* anew again */
 	assert_int_equal(verify_errors(), 0);
 	free_backup(&b);
 	free_backup(&c);

@@ -149,7 +149,7 @@ int sm_gen_info_parse(const json_t *o, struct sm_gen_info *g, struct sm_err *e)
 	if ((err = sm_json_uuid(o, "volume", g->volume, e)) ||
 	    (err = sm_json_uuid(o, "generation_uuid", g->uuid, e)) ||
 	    (err = sm_json_u64(o, "generation", UINT32_MAX - 1, &number, e)) ||
-	    (err = sm_json_u64(o, "size", INT64_MAX - SM_BLOCK, &g->size, e)) ||
+	    (err = sm_json_u64(o, "size", SM_SIZE_MAX, &g->size, e)) ||
 	    (err = sm_json_u64(o, "created", INT64_MAX, &g->created, e)) ||
 	    (err = sm_json_u64(o, "change_extents", INT64_MAX, &g->extents, e)) ||
 	    (err = sm_json_u64(o, "change_bytes", INT64_MAX, &g->bytes, e)) ||

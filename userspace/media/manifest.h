@@ -13,6 +13,7 @@
 
 #define SM_MANIFEST_MAX		(32u << 10)
 #define SM_NAME_MAX		128u		/* with NUL */
+#define SM_SIZE_MAX		(1ull << 53)	/* bytes of a volume, 8 PiB: bounds what one extent can cost */
 
 /* What OPEN announces and the manifest repeats. */
 struct sm_gen_info {

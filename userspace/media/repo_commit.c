@@ -111,6 +111,7 @@ static int compare(struct sm_upload *u, const struct sm_manifest *m, struct sm_e
 	sm_range_hash_init(&s.all);
 	sm_map_hash_init(&s.map);
 	err = sum_entries(u, &s, e);
+	u->overlap = err;
 	tail = !err && tail_covered(u, &s);
 	frames = s.map.frames;
 	sm_range_hash_final(&s.all, all);
@@ -301,8 +302,14 @@ int sm_upload_commit(struct sm_upload *u, const char *text, size_t len, struct s
 	char *manifest;
 	int err, lock;
 
-	if ((err = sm_manifest_parse(text, len, &m, e)) || (err = upload_seal_last(u, e)) ||
-	    (err = compare(u, &m, e)))
+	if (u->dead)
+		return sm_fail(e, -EPROTO, "this upload was given up");
+	if ((err = sm_manifest_parse(text, len, &m, e)) || (err = upload_seal_last(u, e)))
+		return err;
+	err = compare(u, &m, e);
+	if (err == -EPROTO && (u->overlap || u->data_bytes + u->zero_bytes >= u->info.bytes))
+		upload_kill(u);		/* nothing that could still arrive would make it right */
+	if (err)
 		return err;
 	lock = volume_lock(u->repo, u->vid, e);
 	if (lock < 0)

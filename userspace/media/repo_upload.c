@@ -266,6 +266,27 @@ static int current_pack(struct sm_upload *u, struct sm_pack_writer **out, struct
 	return sm_fsync_dir(u->dir, e);
 }
 
+static uint64_t zero_bytes(const struct sm_wire_extent *w, uint32_t nr)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < nr; i++)
+		bytes += le64toh(w[i].length);
+	return bytes;
+}
+
+/* Never more than was announced: it bounds what a client can fill, and something must have come twice. */
+static int check_total(struct sm_upload *u, uint64_t more, struct sm_err *e)
+{
+	if (u->dead)
+		return sm_fail(e, -EPROTO, "this upload was given up");
+	if (u->data_bytes + u->zero_bytes + more <= u->info.bytes)
+		return 0;
+	upload_kill(u);
+	return sm_fail(e, -EPROTO, "more arrives than the %llu bytes that were announced: begin anew",
+		       (unsigned long long)u->info.bytes);
+}
+
 int sm_upload_append(struct sm_upload *u, uint16_t type, const void *payload, size_t len, struct sm_err *e)
 {
 	const struct sm_wire_extent *w = NULL;
@@ -282,6 +303,8 @@ int sm_upload_append(struct sm_upload *u, uint16_t type, const void *payload, si
 	} else {
 		err = sm_zero_parse(payload, len, u->info.size, &w, &nr, e);
 	}
+	if (!err)
+		err = check_total(u, type == SM_DATA ? d.raw_length : zero_bytes(w, nr), e);
 	if (err || (err = current_pack(u, &p, e)))
 		return err;
 	record = p->nr;
@@ -300,7 +323,7 @@ int sm_upload_sync(struct sm_upload *u, struct sm_err *e)
 {
 	struct sm_pack_writer *p = u->nr_packs ? &u->packs[u->nr_packs - 1] : NULL;
 
-	return p && p->fd >= 0 ? sm_pack_sync(p, e) : 0;	/* sealed ones are durable */
+	return p && p->fd >= 0 && !u->dead ? sm_pack_sync(p, e) : 0;	/* sealed ones are durable */
 }
 
 uint64_t sm_upload_stored(const struct sm_upload *u)
@@ -411,6 +434,16 @@ static void drop_packs_from(struct sm_upload *u, uint32_t number)
 	do
 		pack_path(u, path, number++);
 	while (!unlink(path));
+}
+
+void upload_kill(struct sm_upload *u)
+{
+	char path[PATH_MAX];
+
+	u->dead = true;
+	upload_path(u, path, "open.json");
+	unlink(path);
+	drop_packs_from(u, 0);
 }
 
 static int recover_packs(struct sm_upload *u, struct sm_err *e)

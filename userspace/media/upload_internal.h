@@ -17,6 +17,8 @@ struct sm_upload {
 	char dir[PATH_MAX];
 	uint8_t id[SM_UUID];		/* random, of this upload */
 	int lock;
+	bool overlap;			/* a block came twice: seen by the commit */
+	bool dead;			/* useless and removed: only closing is left */
 	struct sm_gen_info info;
 	struct sm_generation parent;	/* when info.has_parent */
 	struct sm_pack_writer *packs;	/* sealed ones have no descriptor and no index any more */
@@ -29,6 +31,11 @@ struct sm_upload {
 
 /* upload_path() - a name in the staging directory */
 void upload_path(const struct sm_upload *u, char path[PATH_MAX], const char *name);
+/*
+ * upload_kill() - what is staged can never become the generation that was announced: remove it, so that the client's next try
+ * begins anew
+ */
+void upload_kill(struct sm_upload *u);
 /* upload_remove() - remove the staging directory and all in it */
 int upload_remove(const char *dir, struct sm_err *e);
 int upload_seal_last(struct sm_upload *u, struct sm_err *e);
