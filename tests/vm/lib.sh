@@ -24,6 +24,19 @@ memory_dir()
 	fi
 }
 
+# What runners that were killed with SIGKILL left behind.
+remove_leftovers()
+{
+	local d
+
+	for d in "$(memory_dir)"/snapdiff-guest-*/; do
+		[ -s "$d/runner" ] && ! kill -0 "$(cat "$d/runner")" 2>/dev/null ||
+			continue
+		[ ! -s "$d/group" ] || kill -KILL -- "-$(cat "$d/group")" 2>/dev/null
+		rm -rf "$d"
+	done
+}
+
 # The module was built for this kernel from the sources as they are: take it.
 module_is_fresh()
 {
