@@ -27,12 +27,15 @@ memory_dir()
 # What runners that were killed with SIGKILL left behind.
 remove_leftovers()
 {
-	local d
+	local d g
 
-	for d in "$(memory_dir)"/snapdiff-guest-*/; do
+	for d in "$(memory_dir)"/snapdiff-guest-*; do
 		[ -s "$d/runner" ] && ! kill -0 "$(cat "$d/runner")" 2>/dev/null ||
 			continue
-		[ ! -s "$d/group" ] || kill -KILL -- "-$(cat "$d/group")" 2>/dev/null
+		g=$(cat "$d/group" 2>/dev/null)
+		# Numbers are used again: it has to be a guest with this directory.
+		[ -n "$g" ] && pgrep -g "$g" -f "$d" >/dev/null &&
+			kill -KILL -- "-$g"
 		rm -rf "$d"
 	done
 }
