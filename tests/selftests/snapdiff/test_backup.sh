@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # kernels: uml-6.1 uml-6.12-debug
 # disks: 32M 96M 32M 16M
-# timeout: 400
+# timeout: 600
 #
 # Real generations to a media server and back: full, increments, bookmarks, a connection that breaks, damage in the diff.
 #
