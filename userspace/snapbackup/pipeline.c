@@ -308,7 +308,9 @@ static int fill_and_drain(struct ring *r, struct writer *w, const struct pipelin
 		done += j->bytes;
 		if (o->progress)
 			o->progress(done, o->arg);
-		j->state = FREE;	/* no worker looks at it before it is READY again */
+		pthread_mutex_lock(&r->lock);
+		j->state = FREE;
+		pthread_mutex_unlock(&r->lock);
 		r->head = (r->head + 1) % r->nr;
 		r->used--;
 	}
