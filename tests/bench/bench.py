@@ -107,6 +107,9 @@ class Linear:
         self.dev = self.dm.make('b-lin', '0 %d linear %s 0' % (sectors(p), p))
         self.snap = self.dev
 
+    def check(self, copied):
+        """A snapshot that was lost on the way would make a fine figure."""
+
     def down(self):
         self.dm.clear()
 
@@ -130,6 +133,12 @@ class Snapdiff(Linear):
         if snapshots:
             self.snap = sh('snapctl', 'activate', 'b@1')
 
+    def check(self, copied):
+        v = json.loads(sh('snapctl', 'status', 'b', '--json'))['volumes'][0]
+        chunks = sectors(self.rig.primary) * 512 // v['chunk_size']
+        if v['lost'] or v['state'] != 'rw' or v['chunks_copied'] != (chunks if copied else 0):
+            sys.exit('bench: snapdiff did not do its work: %s' % v)
+
     def down(self):
         sh('snapctl', 'detach', 'b')
 
@@ -146,10 +155,18 @@ class Snapshot(Linear):
             with open(self.rig.cow[i], 'r+b', buffering=0) as f:
                 f.write(bytes(4096))
             sh('blockdev', '--flushbufs', self.rig.cow[i])
-        self.dev = self.dm.make('b-org', '0 %d snapshot-origin %s' % (n, p))
+        # The origin last: when it is resumed it learns the chunk size to split bios by.
         for i in range(snapshots):
             self.snap = self.dm.make('b-snap%d' % i, '0 %d snapshot %s %s P 8' %
                                      (n, p, self.rig.cow[i]))
+        self.dev = self.dm.make('b-org', '0 %d snapshot-origin %s' % (n, p))
+
+    def check(self, copied):
+        for name in self.dm.names[:-1]:
+            used = sh('dmsetup', 'status', name).split()[3]
+            done = used[0].isdigit() and int(used.split('/')[0]) >= sectors(self.rig.primary)
+            if not used[0].isdigit() or copied and not done:
+                sys.exit('bench: %s did not do its work: %s' % (name, used))
 
 
 class Thin(Linear):
@@ -201,6 +218,7 @@ def scenarios(peer, wanted):
         peer.up(snapshots)
         for name, args, which in steps:
             yield name, fio(getattr(peer, which), args)
+        peer.check(snapshots > 0 and any(s[2] == 'dev' for s in steps))
         peer.down()
 
 
