@@ -10,7 +10,7 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 [ -z "${SNAPDIFF_GUEST:-}" ] || exit 4
-rounds=${ROUNDS:-6}
+rounds=${ROUNDS:-5}
 seed=${SEED:-$((RANDOM * 32768 + RANDOM))}
 mkdir -p build/e2e
 W=$(mktemp -d "$PWD/build/e2e/crash.XXXXXX")

@@ -163,6 +163,8 @@ null_disk()
 	local d=$null_dir/$1 kv
 
 	[ -d /sys/module/null_blk ] || modprobe null_blk nr_devices=0 || return 1
+	# On the stock kernels configfs is a module: it was not there when the guest began.
+	[ -d $null_dir ] || mount -n -t configfs configfs /sys/kernel/config || return 1
 	mkdir "$d" || return 1
 	echo "$2" >"$d/size"
 	echo 512 >"$d/blocksize"

@@ -30,10 +30,10 @@ overwrite()
 copied() { stat_of v chunks_copied; }
 cut() { for ((g = 0; g < $1; g++)); do snapctl create v >/dev/null || return 1; done; }
 
-null_disk vp 64
-null_disk vd 256
+need null_disk vp 64
+need null_disk vd 256
 dd if=/dev/urandom of=/dev/vp bs=1M count=64 oflag=direct status=none
-works attach v /dev/vp /dev/vd --format
+need works attach v /dev/vp /dev/vd --format
 
 overwrite 1
 ok "no generation, no copy" equal "$(copied)" 0
