@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # kernels: uml-6.1 uml-6.12-debug
 # mem: 2G
-# timeout: 400
+# timeout: 600
 #
 # The dm target and the write path: tables, status, shapes of I/O, discards, errors of either device, what survives.
 
@@ -59,10 +59,10 @@ fill() { dd if=/dev/urandom of=$V bs=1M oflag=direct conv=fsync 2>/dev/null; syn
 shapes()
 {
 	quiet fio --name=s --filename=$V --ioengine=libaio --iodepth=16 --direct=1 --rw=randwrite --bsrange="$1" --blockalign=512 \
-		--size=100% --io_size=8m --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7 --verify_state_save=0
+		--size=100% --io_size=6m --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7 --verify_state_save=0
 }
 
-null_disk tp 32 && null_disk td 96 || exit 1
+null_disk tp 8 && null_disk td 40 || exit 1
 
 # ---- tables ----
 
@@ -117,9 +117,9 @@ ok "a discard of what is not preserved is dropped" eval 'quiet blkdiscard $V && 
 dd if=/dev/urandom of=$V bs=64k seek=8 count=4 oflag=direct 2>/dev/null
 ok "a discard of what is preserved passes" eval 'quiet blkdiscard -o 0 -l 4M $V && cmp -s -n 256k -i 512k:0 $V /dev/zero'
 ok "and only that" eval 'cmp -s -n 512k $V $P && ! cmp -s -n 512k $V /dev/zero'
-ok "write-zeroes of the whole device" eval 'quiet blkdiscard -z $V && cmp -s -n 32M $V /dev/zero'
+ok "write-zeroes of the whole device" eval 'quiet blkdiscard -z $V && cmp -s -n 8M $V /dev/zero'
 ok "the generation is what it was" generation t@1 "$before"
-ok "one copy a chunk" equal "$(field 8)" $((32 * 256))
+ok "one copy a chunk" equal "$(field 8)" $((8 * 256))
 gone
 
 # ---- what survives ----
@@ -133,7 +133,7 @@ second=$(sum $V)
 snapctl create t --no-freeze >/dev/null
 dd if=/dev/urandom of=$V bs=4k count=900 seek=300 oflag=direct 2>/dev/null
 third=$(sum $V)
-null_disk cp 32 && null_disk cd 96 || exit 1
+null_disk cp 8 && null_disk cd 40 || exit 1
 cp $P /dev/cp
 cp $D /dev/cd
 gone
@@ -202,16 +202,16 @@ dmsetup remove tdp
 
 # ---- size ----
 
-dmsetup create tdp --table "0 40960 linear $P 0"
+dmsetup create tdp --table "0 12288 linear $P 0"
 snapctl format $D --force >/dev/null
-attach_line "0 40960 snapdiff /dev/mapper/tdp $D"
+attach_line "0 12288 snapdiff /dev/mapper/tdp $D"
 fill
 before=$(sum $V)
 snapctl create t --no-freeze >/dev/null
 dd if=/dev/urandom of=$V bs=64k count=20 oflag=direct 2>/dev/null
 dmsetup load tdp --table "0 $(sectors $P) linear $P 0" && dmsetup suspend tdp && dmsetup resume tdp
 ok "the volume grows with its primary" eval 'quiet dmsetup load t --table "0 $(sectors $P) snapdiff /dev/mapper/tdp $D" && dmsetup suspend t && dmsetup resume t && equal "$(sectors $V)" "$(sectors $P)"'
-ok "the new end can be written" quiet dd if=/dev/urandom of=$V bs=64k count=20 seek=310 oflag=direct
+ok "the new end can be written" quiet dd if=/dev/urandom of=$V bs=64k count=20 seek=92 oflag=direct
 ok "the generation has its size and content" generation t@1 "$before"
 gone
 attach_line "0 $(sectors $P) snapdiff /dev/mapper/tdp $D"
@@ -221,7 +221,8 @@ dmsetup remove tdp
 
 # ---- no room ----
 
-null_disk ts 20
+null_gone tp td
+null_disk tp 24 && null_disk ts 16 || exit 1
 for policy in drop-oldest drop-all fail-snapshots; do
 	snapctl format /dev/ts --force >/dev/null
 	attach_line "0 $(sectors $P) snapdiff $P /dev/ts 2 on_full $policy"
@@ -229,7 +230,7 @@ for policy in drop-oldest drop-all fail-snapshots; do
 	snapctl create t --no-freeze >/dev/null
 	dd if=/dev/urandom of=$V bs=64k count=16 oflag=direct 2>/dev/null
 	snapctl create t --no-freeze >/dev/null
-	ok "$policy: writes go on when the diff is full" quiet timeout 60 dd if=/dev/urandom of=$V bs=1M count=32 oflag=direct conv=fsync
+	ok "$policy: writes go on when the diff is full" quiet timeout 60 dd if=/dev/urandom of=$V bs=1M count=24 oflag=direct conv=fsync
 	ok "$policy: the store has not failed" equal "$(field 11)" rw
 	ok "$policy: the generations are lost" json '[g["state"] for g in d["generations"]] == ["lost", "lost"]' list t
 	before=$(sum $V)
@@ -242,7 +243,5 @@ for policy in drop-oldest drop-all fail-snapshots; do
 	ok "$policy: what was lost stays lost" json '[g["state"] for g in d["generations"]][:2] == ["lost", "lost"]' list t
 	gone
 done
-null_gone ts
-
-null_gone tp td
+null_gone tp ts
 finish
