@@ -121,6 +121,8 @@ if sys.argv[1] == 'write':
         buf[:8] = n.to_bytes(8, 'little')
         os.pwritev(a, [buf], 0)
         os.pwritev(b, [buf], 0)
+        if n == 1:
+            open('/tmp/started', 'w').close()
 else:
     a, b = (number(opened(p, os.O_RDONLY), buf) for p in sys.argv[2:4])
     print(a, b)
@@ -129,22 +131,23 @@ EOF
 
 one_instant()
 {
-	local gens a b bad=0 load before=0
-	rm -f /tmp/stop
+	local gens a b load before=0 why=""
+	rm -f /tmp/stop /tmp/started
 	python3 /tmp/order.py write /dev/mapper/v /dev/mapper/w &
 	load=$!
-	sleep 0.5
+	while [ ! -e /tmp/started ] && kill -0 $load; do sleep 0.1; done
 	for _ in 1 2 3 4 5 6 7 8; do
 		gens=$(snapctl create v w | paste -sd' ')
-		a=$(snapctl activate "${gens% *}") && b=$(snapctl activate "${gens#* }") || { bad=1; break; }
-		works python3 /tmp/order.py check "$a" "$b" || bad=1
-		[ "${out% *}" -gt "$before" ] || bad=1
+		a=$(snapctl activate "${gens% *}") && b=$(snapctl activate "${gens#* }") || { why="$gens: activate"; break; }
+		works python3 /tmp/order.py check "$a" "$b" || why="$why; $gens: $out"
+		[ "${out% *}" -gt "$before" ] || why="$why; $gens: no write since $before"
 		before=${out% *}
-		snapctl deactivate "$a" && snapctl deactivate "$b" || bad=1
+		works snapctl deactivate "$a" && works snapctl deactivate "$b" || { why="$why; $gens: $out"; break; }
 	done
 	: > /tmp/stop
 	wait $load
-	return $bad
+	out=$why
+	[ -z "$why" ]
 }
 
 ok "a group is cut at one instant, and writes go on" one_instant
