@@ -97,15 +97,24 @@ void __snap_store_failed(struct snap_store *s)
 /**
  * snap_store_fail() - [copy worker] give the store up
  *
- * May block (superblock). All generations are lost when it returns, durably if the diff takes the superblock.
+ * May block (superblock). All generations are lost when it returns, durably if the diff takes the superblock. A step that is writing its own superblock
+ * just now goes first: it is waited for, because writes are released when this returns. (Who holds stepping waits for the diff, never for the copy worker.)
  */
 void snap_store_fail(struct snap_store *s, int err, const char *what)
 {
 	unsigned int noio = snap_store_lock(s);
+	int durable = sd_store_fail(s->core);
 
-	s->fail_durable = sd_store_fail(s->core) == 0;
+	s->fail_durable = durable == 0;
 	__snap_store_failed(s);
 	snap_store_unlock(s, noio);
+	if (durable == -EBUSY) {
+		mutex_lock(&s->stepping);
+		noio = snap_store_lock(s);
+		s->fail_durable = sd_store_fail(s->core) == 0;
+		snap_store_unlock(s, noio);
+		mutex_unlock(&s->stepping);
+	}
 	DMERR("%s: %s (error %d): all generations are lost, the primary goes on", s->vol->name, what, err);
 }
 
