@@ -4,10 +4,12 @@
  *
  * A cut of one or several volumes
  *
- *     lock control of all ─ freeze filesystems ─ close all gates ─ put a generation on each ─ open gates ─ thaw
+ *     lock control of all ─ freeze filesystems ─ close all gates ─ flush primaries ─ put a generation on each ─ open gates ─ thaw
  *
  *   * When all gates are closed no write is under way on any of the volumes: that is the instant. Everything acknowledged before it is in the
  *     generations, everything issued after it is not.
+ *   * A chunk without a record is read from the primary. So what is in the primary's volatile cache at that instant has to be durable before the
+ *     generation is: a power cut would take it away, and from a generation whose creation was acknowledged.
  *   * Freezing comes before the gates: it writes, and those writes pass the gates and the copy path as all others do. Thawing comes after them,
  *     as it writes, too. From the first freeze to the last thaw no allocation may start reclaim that waits for these filesystems or for the gates:
  *     memalloc_noio.
@@ -203,6 +205,23 @@ static int cut_close(struct cut *c)
 	return 0;
 }
 
+/* Everything acknowledged before the cut is in the generations, so it must not be lost from the primaries any more. */
+static int cut_flush(struct cut *c)
+{
+	struct snap_create_req *req = c->req;
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < req->nr; i++) {
+		err = blkdev_issue_flush(req->vols[i]->primary_bdev);
+		if (err) {
+			snap_refuse(req->extack, "%s: the primary could not be flushed: error %d", req->vols[i]->name, err);
+			return err;
+		}
+	}
+	return 0;
+}
+
 static void cut_open(struct cut *c)
 {
 	while (c->closed)
@@ -293,6 +312,8 @@ int snap_gen_create(struct snap_create_req *req)
 	if (err)
 		goto thaw;
 	err = cut_close(&c);
+	if (!err)
+		err = cut_flush(&c);
 	if (err)
 		goto open;
 	err = cut_put(&c);

@@ -35,6 +35,7 @@ ok "a new seed" shadow_run 64 --steps 100 --sectors 6137
 power=(queue_mode=2 cache_size=64)
 caches=$null_dir/shp,$null_dir/shd
 ok "power cuts, volatile caches" shadow_run 64 --seed 6 --steps 100 --sectors 6137 --power "$caches"
+ok "power cuts, a cut without a flush before it" shadow_run 64 --seed 13 --steps 40 --sectors 6137 --chunk 8k --power "$caches"
 ok "power cuts, volatile caches, a new seed" \
 	shadow_run 64 --steps 100 --chunk 8k --sectors 6137 --power "$caches"
 
