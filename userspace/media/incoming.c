@@ -194,20 +194,6 @@ static int end_of_stream(struct sm_incoming *in, const struct sm_frame *f, struc
 	return 0;
 }
 
-static int gave_up(const struct sm_frame *f, struct sm_err *e)
-{
-	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
-	char text[400] = "no reason given";
-	int err;
-
-	if (!o)
-		return -EPROTO;
-	err = sm_error_number(json_string_value(json_object_get(o, "code")));
-	sm_json_text(o, "text", text, sizeof(text), NULL);
-	json_decref(o);
-	return sm_fail(e, err, "media server: %s", text);
-}
-
 int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, struct sm_err *e)
 {
 	struct sm_frame f;
@@ -227,6 +213,6 @@ int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, stru
 	if (f.type == SM_COMMIT && !in->restore)
 		return end_of_stream(in, &f, e);
 	if (f.type == SM_ERROR)
-		return gave_up(&f, e);
+		return sm_remote_error(&f, e);
 	return sm_fail(e, -EPROTO, "frame of type %u does not belong here", f.type);
 }

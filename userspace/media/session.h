@@ -43,6 +43,8 @@ int sm_serve(struct sm_repo *r, struct sm_chan *c, const struct sm_identity *id,
 /* Words for errno in ERROR frames. */
 const char *sm_error_word(int err);
 int sm_error_number(const char *word);
+/** sm_remote_error() - an SM_ERROR frame as @e: the server's own words for what went wrong. Return: its errno, -EPROTO when it is none */
+int sm_remote_error(const struct sm_frame *f, struct sm_err *e);
 
 /* What LISTED and RESTORING say. */
 struct sm_listed {

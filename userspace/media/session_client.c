@@ -9,21 +9,6 @@
 #define SILENCE_MS	(15 * 60 * 1000)
 #define KEEPALIVE_NS	60000000000ull
 
-/* The server's own words for what went wrong. */
-static int remote_error(const struct sm_frame *f, struct sm_err *e)
-{
-	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
-	char text[400] = "no reason given";
-	int err;
-
-	if (!o)
-		return -EPROTO;
-	err = sm_error_number(json_string_value(json_object_get(o, "code")));
-	sm_json_text(o, "text", text, sizeof(text), NULL);
-	json_decref(o);
-	return sm_fail(e, err, "media server: %s", text);
-}
-
 /* The next frame, an end or an ERROR being errors. */
 static int expect(struct sm_client *c, struct sm_frame *f, struct sm_err *e)
 {
@@ -33,7 +18,7 @@ static int expect(struct sm_client *c, struct sm_frame *f, struct sm_err *e)
 		return r;
 	if (!r)
 		return sm_fail(e, -EPIPE, "media server: closed the connection");
-	return f->type == SM_ERROR ? remote_error(f, e) : 0;
+	return f->type == SM_ERROR ? sm_remote_error(f, e) : 0;
 }
 
 static int unexpected(const struct sm_frame *f, struct sm_err *e)
@@ -50,7 +35,7 @@ static int send_failed(struct sm_client *c, int err, struct sm_err *e)
 		return err;
 	while (sm_chan_recv(&c->chan, &f, NULL) > 0)
 		if (f.type == SM_ERROR)
-			return remote_error(&f, e);
+			return sm_remote_error(&f, e);
 	return err;
 }
 

@@ -98,3 +98,17 @@ int sm_listed_parse(const struct sm_frame *f, struct sm_listed *l, struct sm_err
 	json_decref(o);
 	return err;
 }
+
+int sm_remote_error(const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	char text[400] = "no reason given";
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	err = sm_error_number(json_string_value(json_object_get(o, "code")));
+	sm_json_text(o, "text", text, sizeof(text), NULL);
+	json_decref(o);
+	return sm_fail(e, err, "media server: %s", text);
+}
