@@ -114,6 +114,11 @@ static int page_read(struct sd_store *s, u32 group, struct sd_bpage *p)
 		p->disk[i] = le64_to_cpu(b->bits[i]);
 		used += hweight64(p->disk[i]);
 	}
+	if (!err && (!get_bit(p->disk, 0) || !get_bit(p->disk, 1) ||
+		     find_bit(p->disk, group_blocks(&s->alloc, group), false) != SD_GROUP_BLOCKS)) {
+		sd_complain_block(s, addr, "bitmap has blocks that cannot be free", 0, 0);
+		err = -EUCLEAN;
+	}
 	if (!err && SD_GROUP_BLOCKS - used != g->free) {
 		sd_complain_block(s, addr, "free blocks of a group", g->free, SD_GROUP_BLOCKS - used);
 		err = -EUCLEAN;

@@ -42,6 +42,23 @@ void sd_block_seal(struct sd_store *s, void *block, u32 magic, u64 addr, u64 txi
 	h->crc = cpu_to_le32(block_crc(block, blocks));
 }
 
+/*
+ * Leaves and fence blocks: keys rise, or searches would not end where they should. Both have their key at the beginning of entries of one size.
+ */
+static bool in_order(const void *block)
+{
+	const struct sd_disk_leaf *b = block;
+	u32 i;
+
+	for (i = 1; i < le16_to_cpu(b->hdr.nr); i++) {
+		u64 a = le64_to_cpu(b->rec[i - 1].chunk), c = le64_to_cpu(b->rec[i].chunk);
+
+		if (a > c || (a == c && le32_to_cpu(b->rec[i - 1].gen) >= le32_to_cpu(b->rec[i].gen)))
+			return false;
+	}
+	return true;
+}
+
 int sd_block_check(struct sd_store *s, const void *block, u32 magic, u64 addr, u32 max_nr)
 {
 	const struct sd_disk_header *h = block;
@@ -59,6 +76,8 @@ int sd_block_check(struct sd_store *s, const void *block, u32 magic, u64 addr, u
 		what = "number of entries", wanted = max_nr, found = le16_to_cpu(h->nr);
 	} else if (le32_to_cpu(h->crc) != block_crc(block, blocks)) {
 		what = "checksum", wanted = le32_to_cpu(h->crc), found = block_crc(block, blocks);
+	} else if ((magic == SD_MAGIC_LEAF || magic == SD_MAGIC_FENCE) && !in_order(block)) {
+		what = "order of entries";
 	}
 	if (!what)
 		return 0;

@@ -134,6 +134,16 @@ void *sd_cat_prev(struct sd_store *s, u64 from, u64 *key)
 	return l->b->e[i].value;
 }
 
+u32 sd_cat_count(struct sd_store *s, u32 type)
+{
+	u64 key, from = SD_CAT_KEY(type, 0);
+	u32 n = 0;
+
+	for (; sd_cat_next(s, from, &key) && SD_CAT_TYPE(key) == type; from = key + 1)
+		n++;
+	return n;
+}
+
 static struct sd_cat_leaf *leaf_alloc(void)
 {
 	struct sd_cat_leaf *l = sd_zalloc(sizeof(*l));
@@ -319,6 +329,7 @@ static int resize_index(struct sd_store *s, u32 nr)
 {
 	struct sd_catalog *c = &s->cat;
 	u64 *addr;
+	u16 *txid;
 	bool *step;
 	u32 i;
 	int err;
@@ -331,19 +342,24 @@ static int resize_index(struct sd_store *s, u32 nr)
 			return err;
 	}
 	addr = sd_zalloc(nr * sizeof(*addr));
+	txid = sd_zalloc(nr * sizeof(*txid));
 	step = sd_zalloc(nr * sizeof(*step));
-	if (!addr || !step) {
+	if (!addr || !txid || !step) {
 		sd_free(addr);
+		sd_free(txid);
 		sd_free(step);
 		return -ENOMEM;
 	}
 	for (i = 0; i < min(nr, c->nr_index); i++) {
 		addr[i] = c->index_addr[i];
+		txid[i] = c->index_txid[i];
 		step[i] = c->index_step[i];
 	}
 	sd_free(c->index_addr);
+	sd_free(c->index_txid);
 	sd_free(c->index_step);
 	c->index_addr = addr;
+	c->index_txid = txid;
 	c->index_step = step;
 	c->nr_index = nr;
 	return 0;
@@ -412,10 +428,11 @@ static int encode_index(struct sd_store *s, u32 n, u64 txid, struct sd_writes *w
 		struct sd_cat_leaf *l = c->leaf[n * SD_INDEX_ENTRIES + i];
 
 		b->e[i].key = cpu_to_le64(l->first);
-		b->e[i].addr = cpu_to_le64(l->addr);
+		b->e[i].ref = cpu_to_le64(SD_REF(l->addr, le64_to_cpu(l->b->hdr.txid)));
 	}
 	b->hdr.nr = cpu_to_le16(nr);
 	sd_block_seal(s, b, SD_MAGIC_INDEX, c->index_addr[n], txid);
+	c->index_txid[n] = (u16)txid;
 	c->index_step[n] = false;
 	return 0;
 }
@@ -451,6 +468,30 @@ int sd_cat_encode(struct sd_store *s, u64 txid, struct sd_writes *w)
 
 /* ---- reading --------------------------------------------------------------------------------------- */
 
+static bool gen_ok(const struct sd_store *s, u64 id, const struct sd_disk_gen *d)
+{
+	return id && id <= s->sum.highest && le32_to_cpu(d->state) - 1 <= SD_GEN_LOST - 1;
+}
+
+/* Numbers and ids that are out of range would not be found again by who walks over them. Runs and segments: run.c. */
+static bool entry_ok(const struct sd_store *s, const struct sd_disk_entry *e)
+{
+	u64 key = le64_to_cpu(e->key), id = SD_CAT_ID(key);
+
+	switch (SD_CAT_TYPE(key)) {
+	case SD_CAT_GEN:
+		return gen_ok(s, id, (const void *)e->value);
+	case SD_CAT_RUN:
+		return id && id < s->next_id;
+	case SD_CAT_SEG:
+		return id >> 24 && id >> 24 < s->next_id;
+	case SD_CAT_GROUPS:
+		return id < DIV_ROUND_UP(s->alloc.nr_groups, SD_GROUPS_PER_ENTRY);
+	default:
+		return false;
+	}
+}
+
 static int check_order(struct sd_store *s, struct sd_cat_leaf *l, u64 *last)
 {
 	u32 i;
@@ -466,20 +507,42 @@ static int check_order(struct sd_store *s, struct sd_cat_leaf *l, u64 *last)
 			return -EUCLEAN;
 		}
 		*last = entry_key(l, i);
+		if (!entry_ok(s, &l->b->e[i])) {
+			sd_complain_block(s, l->addr, "entry of the catalog (key)", 0, *last);
+			return -EUCLEAN;
+		}
 	}
 	return 0;
 }
 
-static int load_leaf(struct sd_store *s, u64 addr, u64 first, u64 *last)
+/* Is it the block that was referred to, not an older one in its place? */
+static int check_txid(struct sd_store *s, u64 addr, const void *block, u16 txid)
+{
+	const struct sd_disk_header *h = block;
+
+	if ((u16)le64_to_cpu(h->txid) == txid)
+		return 0;
+	sd_complain_block(s, addr, "transaction of a block of the catalog", txid, (u16)le64_to_cpu(h->txid));
+	return -EUCLEAN;
+}
+
+/* @alone: the only leaf there is; no other may be empty. */
+static int load_leaf(struct sd_store *s, u64 ref, u64 first, bool alone, u64 *last)
 {
 	struct sd_cat_leaf *l = leaf_alloc();
 	int err;
 
 	if (!l)
 		return -ENOMEM;
-	l->addr = addr;
+	l->addr = SD_REF_ADDR(ref);
 	l->first = first;
-	err = sd_block_read(s, addr, SD_MAGIC_CATALOG, SD_CAT_ENTRIES, l->b);
+	err = sd_block_read(s, l->addr, SD_MAGIC_CATALOG, SD_CAT_ENTRIES, l->b);
+	if (!err)
+		err = check_txid(s, l->addr, l->b, SD_REF_TXID(ref));
+	if (!err && !leaf_nr(l) && !alone) {
+		sd_complain_block(s, l->addr, "empty leaf of the catalog", 1, 0);
+		err = -EUCLEAN;
+	}
 	if (!err)
 		err = check_order(s, l, last);
 	if (!err)
@@ -494,13 +557,16 @@ int sd_cat_load(struct sd_store *s)
 	struct sd_catalog *c = &s->cat;
 	struct sd_disk_index *b = sd_malloc(SD_BLOCK_SIZE);
 	u64 last = 0;
-	u32 i, k;
+	u32 i, k, nr;
 	int err = b ? 0 : -ENOMEM;
 
 	for (i = 0; !err && i < c->nr_index; i++) {
 		err = sd_block_read(s, c->index_addr[i], SD_MAGIC_INDEX, SD_INDEX_ENTRIES, b);
-		for (k = 0; !err && k < le16_to_cpu(b->hdr.nr); k++)
-			err = load_leaf(s, le64_to_cpu(b->e[k].addr), le64_to_cpu(b->e[k].key), &last);
+		if (!err)
+			err = check_txid(s, c->index_addr[i], b, c->index_txid[i]);
+		nr = err ? 0 : le16_to_cpu(b->hdr.nr);
+		for (k = 0; !err && k < nr; k++)
+			err = load_leaf(s, le64_to_cpu(b->e[k].ref), le64_to_cpu(b->e[k].key), c->nr_index == 1 && nr == 1, &last);
 	}
 	c->layout_from = U32_MAX;
 	sd_free(b);
@@ -516,6 +582,7 @@ void sd_cat_exit(struct sd_store *s)
 		leaf_free(c->leaf[i]);
 	sd_free(c->leaf);
 	sd_free(c->index_addr);
+	sd_free(c->index_txid);
 	sd_free(c->index_step);
 	memset(c, 0, sizeof(*c));
 }

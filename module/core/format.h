@@ -80,8 +80,17 @@ struct sd_disk_super {
 	__u8 fingerprint[64];
 	__le64 catalog_seq;		/* groups up to this one are already in the catalog (not: their copies in runs) */
 	__le64 reserved[15];
-	__le64 index[SD_INDEX_MAX];
+	__le64 index[SD_INDEX_MAX];	/* SD_REF() of each index block */
 } __packed;
+
+/*
+ * A reference inside of the catalog: address and the low bits of the transaction that wrote the block. What was there before (a write that
+ * never reached the medium) has a right checksum, too.
+ */
+#define SD_REF_ADDR_BITS	48
+#define SD_REF(addr, txid)	((u64)(addr) | (u64)(txid) << SD_REF_ADDR_BITS)
+#define SD_REF_ADDR(ref)	((ref) & ((1ull << SD_REF_ADDR_BITS) - 1))
+#define SD_REF_TXID(ref)	((u16)((ref) >> SD_REF_ADDR_BITS))
 
 /* ---- allocation bitmaps ------------------------------------------------------------------------ */
 
@@ -152,7 +161,7 @@ struct sd_disk_catalog {
 
 struct sd_disk_index_entry {
 	__le64 key;		/* first key below */
-	__le64 addr;
+	__le64 ref;		/* SD_REF() of the leaf */
 } __packed;
 
 #define SD_INDEX_ENTRIES	((4096 - SD_HEADER_SIZE) / 16)	/* 252 */
@@ -194,7 +203,8 @@ struct sd_disk_seg {
 	__le64 records;
 	__le32 levels;		/* 0: root is a leaf */
 	__le32 blocks;
-	__u8 reserved[88];
+	__le64 txid;		/* transaction that wrote it: of all its blocks */
+	__u8 reserved[80];
 } __packed;
 
 #define SD_GROUP_D_INIT		(1u << 0)	/* the bitmap has been written; otherwise: all free */

@@ -329,6 +329,22 @@ int sd_group_seal(struct sd_store *s, struct sd_group *g)
 	return 0;
 }
 
+/* What replay reads has a right checksum, but was it us who wrote it? */
+static bool copy_ok(const struct sd_store *s, const struct sd_rec *rec, struct sd_mem *mem)
+{
+	return rec->kind >= SD_KIND_DATA && rec->kind <= SD_KIND_MARK && rec->gen && rec->gen <= s->sum.highest && sd_mem_room(mem);
+}
+
+static int check_put(struct sd_store *s, const struct sd_op_gen *op)
+{
+	u32 gen = le32_to_cpu(op->h.gen), state = le32_to_cpu(op->desc.state);
+
+	if (gen && state >= SD_GEN_LIVE && state <= SD_GEN_LOST && s->nr_gens <= SD_MAX_GENS)
+		return 0;
+	sd_complain_block(s, 0, "generation in the journal (state)", SD_GEN_LIVE, state);
+	return -EUCLEAN;
+}
+
 static int apply_copies(struct sd_store *s, const struct sd_op_copies *op, struct sd_mem *mem, u32 mode)
 {
 	const struct sd_op_copy *c = (const void *)(op + 1);
@@ -345,6 +361,10 @@ static int apply_copies(struct sd_store *s, const struct sd_op_copies *op, struc
 			.crc = le32_to_cpu(c[i].crc),
 		};
 
+		if (mode & SD_APPLY_REPLAY && !copy_ok(s, &rec, mem)) {
+			sd_complain_block(s, addr, "copy in the journal (kind)", SD_KIND_DATA, rec.kind);
+			return -EUCLEAN;
+		}
 		if (rec.kind == SD_KIND_DATA) {
 			rec.addr = addr;
 			addr += s->chunk_blocks;
@@ -413,7 +433,9 @@ int sd_group_apply(struct sd_store *s, const void *image, struct sd_mem *mem, u3
 			continue;
 		}
 		if (h->op == SD_OP_PUT_GEN) {
-			err = sd_gens_apply_put(s, &((const struct sd_op_gen *)h)->desc, gen);
+			err = check_put(s, (const void *)h);
+			if (!err)
+				err = sd_gens_apply_put(s, &((const struct sd_op_gen *)h)->desc, gen);
 			continue;
 		}
 		last = le32_to_cpu(((const struct sd_op_range *)h)->last);

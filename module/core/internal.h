@@ -135,6 +135,7 @@ struct sd_catalog {
 	struct sd_cat_leaf **leaf;
 	u32 nr, cap;
 	u64 *index_addr;	/* of the index blocks on disk */
+	u16 *index_txid;	/* low bits of the transactions that wrote them */
 	bool *index_step;	/* has got its new address in this transaction */
 	u32 nr_index;
 	u32 layout_from;	/* index blocks from here on have changed; U32_MAX: none */
@@ -148,6 +149,7 @@ int sd_cat_put(struct sd_store *s, u64 key, const void *value);	/* -ENOMEM, -ENO
 void sd_cat_del(struct sd_store *s, u64 key);
 void *sd_cat_next(struct sd_store *s, u64 from, u64 *key);	/* first entry with a key >= from, or NULL */
 void *sd_cat_prev(struct sd_store *s, u64 from, u64 *key);	/* last entry with a key <= from, or NULL */
+u32 sd_cat_count(struct sd_store *s, u32 type);			/* entries of a type */
 
 struct sd_writes;
 int sd_cat_place(struct sd_store *s, bool *changed);		/* give changed blocks new addresses (may dirty bitmaps) */
@@ -190,6 +192,7 @@ struct sd_segment {
 	u64 first_chunk;
 	u64 root;
 	u64 records;
+	u64 txid;		/* of all its blocks */
 	u32 levels;
 	u32 blocks;
 	u32 number;		/* in the catalog */

@@ -299,6 +299,10 @@ static int merge_stream(struct sd_merge *m, struct sd_iter *it)
 			chunk = rec.chunk;
 			prev = 0;
 		}
+		if ((prev && rec.gen <= prev) || m->b.records == m->max_records) {
+			sd_complain_block(s, 0, "records of runs that are merged (chunk)", 0, rec.chunk);
+			return -EUCLEAN;	/* two of a key, or more than their runs say */
+		}
 		ret = sd_iter_next(it, &rec, &tag);
 		if (ret > 0 && tag != NO_TAG)
 			ret = merge_record(m, &rec, prev);

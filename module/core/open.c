@@ -59,22 +59,15 @@ static int load_index_addrs(struct sd_store *s, const struct sd_disk_super *d)
 
 	c->nr_index = le32_to_cpu(d->nr_index);
 	c->index_addr = sd_zalloc(max(c->nr_index, 1u) * sizeof(u64));
+	c->index_txid = sd_zalloc(max(c->nr_index, 1u) * sizeof(u16));
 	c->index_step = sd_zalloc(max(c->nr_index, 1u) * sizeof(bool));
-	if (!c->index_addr || !c->index_step)
+	if (!c->index_addr || !c->index_txid || !c->index_step)
 		return -ENOMEM;
-	for (i = 0; i < c->nr_index; i++)
-		c->index_addr[i] = le64_to_cpu(d->index[i]);
+	for (i = 0; i < c->nr_index; i++) {
+		c->index_addr[i] = SD_REF_ADDR(le64_to_cpu(d->index[i]));
+		c->index_txid[i] = SD_REF_TXID(le64_to_cpu(d->index[i]));
+	}
 	return 0;
-}
-
-static u32 count_type(struct sd_store *s, u32 type)
-{
-	u64 key, from = SD_CAT_KEY(type, 0);
-	u32 n = 0;
-
-	for (; sd_cat_next(s, from, &key) && SD_CAT_TYPE(key) == type; from = key + 1)
-		n++;
-	return n;
 }
 
 static int load_catalog(struct sd_store *s, const struct sd_disk_super *d)
@@ -88,7 +81,11 @@ static int load_catalog(struct sd_store *s, const struct sd_disk_super *d)
 		return err;
 	if (s->cat.nr == 1 && !le16_to_cpu(s->cat.leaf[0]->b->hdr.nr))
 		s->cat.leaf[0]->first = 0;
-	s->nr_gens = count_type(s, SD_CAT_GEN);
+	s->nr_gens = sd_cat_count(s, SD_CAT_GEN);
+	if (s->nr_gens > SD_MAX_GENS) {
+		sd_complain_block(s, 0, "number of generations in the catalog", SD_MAX_GENS, s->nr_gens);
+		return -EUCLEAN;
+	}
 	err = sd_alloc_init(s);
 	if (err)
 		return err;
@@ -96,7 +93,7 @@ static int load_catalog(struct sd_store *s, const struct sd_disk_super *d)
 		sd_complain_block(s, 0, "free blocks in the superblock", le64_to_cpu(d->free_blocks), s->alloc.free);
 		return -EUCLEAN;
 	}
-	v = sd_version_alloc(s, count_type(s, SD_CAT_RUN));
+	v = sd_version_alloc(s, sd_cat_count(s, SD_CAT_RUN));
 	if (!v)
 		return -ENOMEM;
 	sd_version_swap(s, v);

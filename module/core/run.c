@@ -77,7 +77,7 @@ static bool fence_after(const struct sd_disk_fence *f, u64 chunk, u32 gen)
 }
 
 /* The child that can hold the key; *next: the key where the following child begins, if there is one. */
-static u64 fence_find(const struct sd_disk_fences *b, u64 chunk, u32 gen, u64 *next_chunk, u32 *next_gen, bool *has_next)
+static const struct sd_disk_fence *fence_find(const struct sd_disk_fences *b, u64 chunk, u32 gen, u64 *next_chunk, u32 *next_gen, bool *has_next)
 {
 	u32 lo = 0, hi = le16_to_cpu(b->hdr.nr);
 
@@ -94,7 +94,7 @@ static u64 fence_find(const struct sd_disk_fences *b, u64 chunk, u32 gen, u64 *n
 		*next_chunk = le64_to_cpu(b->f[lo + 1].chunk);
 		*next_gen = le32_to_cpu(b->f[lo + 1].gen);
 	}
-	return le64_to_cpu(b->f[lo].addr);
+	return &b->f[lo];
 }
 
 static u32 leaf_find(const struct sd_disk_leaf *b, u64 chunk, u32 gen)
@@ -113,14 +113,58 @@ static u32 leaf_find(const struct sd_disk_leaf *b, u64 chunk, u32 gen)
 	return lo;
 }
 
-static int check_level(struct sd_store *s, u64 addr, const void *block, u32 level)
-{
-	const struct sd_disk_header *h = block;
+struct node {
+	u64 addr;
+	u32 level;		/* 0: a leaf */
+	u64 chunk;		/* key of its first entry */
+	u32 gen;
+	bool any_gen;		/* the root: only its chunk is known */
+};
 
-	if (le16_to_cpu(h->level) == level && le16_to_cpu(h->nr))
+static struct node root_of(const struct sd_segment *seg)
+{
+	return (struct node){ .addr = seg->root, .level = seg->levels, .chunk = seg->first_chunk, .any_gen = true };
+}
+
+static struct node child_of(const struct node *n, const struct sd_disk_fence *f)
+{
+	return (struct node){ .addr = le64_to_cpu(f->addr), .level = n->level - 1, .chunk = le64_to_cpu(f->chunk), .gen = le32_to_cpu(f->gen) };
+}
+
+/*
+ * A block with a right header can still be another one than was referred to: what an earlier transaction wrote to its place, if the write of this
+ * one was lost. It has to be of the segment's transaction, on its level, and begin where its fence says.
+ */
+static int check_node(struct sd_store *s, const struct sd_segment *seg, const struct node *n, const void *block)
+{
+	const struct sd_disk_leaf *b = block;
+	const char *what = NULL;
+	u64 wanted = 0, found = 0;
+
+	if (le64_to_cpu(b->hdr.txid) != seg->txid)
+		what = "transaction of a block of a run", wanted = seg->txid, found = le64_to_cpu(b->hdr.txid);
+	else if (le16_to_cpu(b->hdr.level) != n->level)
+		what = "level of a block of a run", wanted = n->level, found = le16_to_cpu(b->hdr.level);
+	else if (!le16_to_cpu(b->hdr.nr))
+		what = "empty block of a run";
+	else if (le64_to_cpu(b->rec[0].chunk) != n->chunk || (!n->any_gen && le32_to_cpu(b->rec[0].gen) != n->gen))
+		what = "first key of a block of a run", wanted = n->chunk, found = le64_to_cpu(b->rec[0].chunk);
+	if (!what)
 		return 0;
-	sd_complain_block(s, addr, "level of a fence block", level, le16_to_cpu(h->level));
+	sd_complain_block(s, n->addr, what, wanted, found);
 	return -EUCLEAN;
+}
+
+static int node_get(struct sd_store *s, const struct sd_segment *seg, const struct node *n, struct sd_buf *buf)
+{
+	int err = sd_block_get(s, n->addr, n->level ? SD_MAGIC_FENCE : SD_MAGIC_LEAF, SD_LEAF_RECORDS, buf);
+
+	if (err)
+		return err;
+	err = check_node(s, seg, n, buf->data);
+	if (err)
+		sd_block_put(s, buf);
+	return err;
 }
 
 /*
@@ -130,28 +174,23 @@ static int check_level(struct sd_store *s, u64 addr, const void *block, u32 leve
 static int segment_fetch(struct sd_store *s, const struct sd_segment *seg, u64 *chunk, u32 *gen, struct sd_rec *recs, u32 max,
 			 u32 *nr, bool *again)
 {
-	u64 addr = seg->root, next_chunk = 0;
+	struct node node = root_of(seg);
+	u64 next_chunk = 0;
 	bool has_next = false;
 	struct sd_buf buf;
-	u32 level, i, n, next_gen = 0;
+	u32 i, n, next_gen = 0;
 	int err;
 
 	*nr = 0;
 	*again = false;
-	for (level = seg->levels; level; level--) {
-		u64 child;
-
-		err = sd_block_get(s, addr, SD_MAGIC_FENCE, SD_LEAF_RECORDS, &buf);
+	while (node.level) {
+		err = node_get(s, seg, &node, &buf);
 		if (err)
 			return err;
-		err = check_level(s, addr, buf.data, level);
-		child = err ? 0 : fence_find(buf.data, *chunk, *gen, &next_chunk, &next_gen, &has_next);
+		node = child_of(&node, fence_find(buf.data, *chunk, *gen, &next_chunk, &next_gen, &has_next));
 		sd_block_put(s, &buf);
-		if (err)
-			return err;
-		addr = child;
 	}
-	err = sd_block_get(s, addr, SD_MAGIC_LEAF, SD_LEAF_RECORDS, &buf);
+	err = node_get(s, seg, &node, &buf);
 	if (err)
 		return err;
 	n = le16_to_cpu(((const struct sd_disk_header *)buf.data)->nr);
@@ -205,13 +244,14 @@ int sd_run_fetch(struct sd_store *s, const struct sd_run *r, u64 chunk, u32 gen,
 	return 0;
 }
 
-static int collect_children(struct sd_store *s, u64 addr, u32 level, struct sd_blocks *list)
+/* *left: blocks that the segment may still have. However its fences are, this ends. */
+static int collect_children(struct sd_store *s, const struct sd_segment *seg, const struct node *node, u64 *left, struct sd_blocks *list)
 {
 	const struct sd_disk_fences *b;
 	struct sd_buf buf;
-	u64 *child;
+	struct node *child;
 	u32 i, n = 0;
-	int err = sd_block_get(s, addr, SD_MAGIC_FENCE, SD_LEAF_RECORDS, &buf);
+	int err = node_get(s, seg, node, &buf);
 
 	if (err)
 		return err;
@@ -219,14 +259,19 @@ static int collect_children(struct sd_store *s, u64 addr, u32 level, struct sd_b
 	child = sd_malloc(SD_LEAF_RECORDS * sizeof(*child));
 	if (child)
 		for (n = 0; n < le16_to_cpu(b->hdr.nr); n++)
-			child[n] = le64_to_cpu(b->f[n].addr);
-	err = child ? check_level(s, addr, b, level) : -ENOMEM;
+			child[n] = child_of(node, &b->f[n]);
 	sd_block_put(s, &buf);	/* one buffer at a time, however high the tree */
+	err = child ? 0 : -ENOMEM;
+	if (!err && *left < n) {
+		sd_complain_block(s, node->addr, "number of blocks of a segment", seg->blocks, seg->blocks + n - *left);
+		err = -EUCLEAN;
+	}
+	*left -= min(*left, (u64)n);
 	for (i = 0; !err && i < n; i++) {
-		if (level > 1)
-			err = collect_children(s, child[i], level - 1, list);
+		if (child[i].level)
+			err = collect_children(s, seg, &child[i], left, list);
 		if (!err)
-			err = sd_blocks_add(list, child[i], 1);
+			err = sd_blocks_add(list, child[i].addr, 1);
 	}
 	sd_free(child);
 	return err;
@@ -234,10 +279,12 @@ static int collect_children(struct sd_store *s, u64 addr, u32 level, struct sd_b
 
 int sd_segment_blocks(struct sd_store *s, const struct sd_segment *seg, struct sd_blocks *list)
 {
+	struct node root = root_of(seg);
+	u64 left = seg->blocks - 1;
 	int err = 0;
 
-	if (seg->levels)	/* 4 levels are 168^5 records: the recursion is bounded by the loader's check */
-		err = collect_children(s, seg->root, seg->levels, list);
+	if (seg->levels)	/* the recursion is bounded by the loader's check of levels */
+		err = collect_children(s, seg, &root, &left, list);
 	return err ? err : sd_blocks_add(list, seg->root, 1);
 }
 
@@ -249,7 +296,7 @@ int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const st
 {
 	memset(b, 0, sizeof(*b));
 	b->s = s;
-	b->txid = txid;
+	b->txid = b->seg.txid = txid;
 	b->space = space;
 	b->cap_fence = DIV_ROUND_UP(max_records, SD_LEAF_RECORDS) + 1;
 	b->fence = sd_malloc(b->cap_fence * sizeof(*b->fence));
@@ -415,14 +462,23 @@ int sd_run_store_seg(struct sd_store *s, u32 run, const struct sd_segment *seg)
 	struct sd_disk_seg d = {
 		.first_chunk = cpu_to_le64(seg->first_chunk), .root = cpu_to_le64(seg->root), .records = cpu_to_le64(seg->records),
 		.levels = cpu_to_le32(seg->levels), .blocks = cpu_to_le32(seg->blocks),
+		.txid = cpu_to_le64(seg->txid),
 	};
 
 	return sd_cat_put(s, SD_CAT_KEY(SD_CAT_SEG, SD_CAT_SEG_ID(run, seg->number)), &d);
 }
 
+/* Bounds: what a walk over the segment takes in time and memory. */
+static bool segment_ok(const struct sd_store *s, const struct sd_segment *seg, const struct sd_segment *before)
+{
+	return seg->levels <= 5 && !seg->levels == (seg->blocks == 1) && seg->blocks && seg->blocks <= s->nr_blocks &&
+	       seg->records && seg->records <= (u64)seg->blocks * SD_LEAF_RECORDS &&
+	       (!before || seg->first_chunk > before->first_chunk);
+}
+
 static int load_segs(struct sd_store *s, struct sd_run *r)
 {
-	u64 key, from = SD_CAT_KEY(SD_CAT_SEG, SD_CAT_SEG_ID(r->id, 0)), end = from + (1ull << 24);
+	u64 key, from = SD_CAT_KEY(SD_CAT_SEG, SD_CAT_SEG_ID(r->id, 0)), end = from + (1ull << 24), records = 0;
 	const struct sd_disk_seg *d;
 	u32 i = 0;
 
@@ -431,24 +487,39 @@ static int load_segs(struct sd_store *s, struct sd_run *r)
 		r->seg[i].first_chunk = le64_to_cpu(d->first_chunk);
 		r->seg[i].root = le64_to_cpu(d->root);
 		r->seg[i].records = le64_to_cpu(d->records);
+		r->seg[i].txid = le64_to_cpu(d->txid);
 		r->seg[i].levels = le32_to_cpu(d->levels);
 		r->seg[i].blocks = le32_to_cpu(d->blocks);
-		if (r->seg[i].levels > 5 || (i && r->seg[i].first_chunk <= r->seg[i - 1].first_chunk)) {
+		if (!segment_ok(s, &r->seg[i], i ? &r->seg[i - 1] : NULL)) {
 			sd_complain_block(s, r->seg[i].root, "segment of a run", i, r->seg[i].levels);
 			return -EUCLEAN;
 		}
+		records += r->seg[i].records;
 	}
-	if (i == r->nr_segs)
+	if (i == r->nr_segs && records == r->records)
 		return 0;
-	sd_complain_block(s, 0, "segments of a run in the catalog", r->nr_segs, i);
+	sd_complain_block(s, i ? r->seg[0].root : 0, "segments of a run in the catalog", r->nr_segs, i);
 	return -EUCLEAN;
 }
 
-static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_run *d, int *err)
+static bool run_ok(const struct sd_store *s, const struct sd_run *r)
+{
+	return !(r->age >> 62) && (!r->nr_segs || (r->gen_min && r->gen_min <= r->gen_max && r->gen_max <= s->sum.highest));
+}
+
+/* *left: segments in the catalog that no run has claimed yet. */
+static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_run *d, u32 *left, int *err)
 {
 	u32 nr_segs = le32_to_cpu(d->nr_segs);
-	struct sd_run *r = nr_segs < 1u << 24 ? sd_run_alloc(nr_segs) : NULL;
+	struct sd_run *r;
 
+	if (nr_segs > *left) {
+		sd_complain_block(s, 0, "segments of a run in the catalog", nr_segs, *left);
+		*err = -EUCLEAN;
+		return NULL;
+	}
+	*left -= nr_segs;
+	r = sd_run_alloc(nr_segs);
 	if (!r) {
 		*err = -ENOMEM;
 		return NULL;
@@ -465,6 +536,10 @@ static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_
 		r->flags &= ~SD_RUN_F_PURGE;
 	r->merge_into = le32_to_cpu(d->merge_into);
 	*err = load_segs(s, r);
+	if (!*err && !run_ok(s, r)) {
+		sd_complain_block(s, nr_segs ? r->seg[0].root : 0, "run in the catalog (id)", 0, id);
+		*err = -EUCLEAN;
+	}
 	if (*err) {
 		sd_run_put(r);
 		return NULL;
@@ -472,15 +547,38 @@ static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_
 	return r;
 }
 
+/* At most one merge is under way: one output, and all that are being merged are its inputs. */
+static int check_partial(struct sd_store *s, const struct sd_version *v)
+{
+	u32 i, out = 0, outs = 0, inputs = 0, strays = 0;
+
+	for (i = 0; i < v->nr_runs; i++) {
+		if (v->runs[i]->flags & SD_RUN_F_PARTIAL) {
+			out = v->runs[i]->id;
+			outs++;
+		}
+	}
+	for (i = 0; i < v->nr_runs; i++) {
+		inputs += out && v->runs[i]->merge_into == out;
+		strays += v->runs[i]->merge_into && v->runs[i]->merge_into != out;
+		strays += v->runs[i]->merge_into && v->runs[i]->flags & SD_RUN_F_PARTIAL;
+	}
+	if (outs <= 1 && !strays && !!inputs == outs && inputs <= SD_MERGE_MAX)
+		return 0;
+	sd_complain_block(s, 0, "runs of an unfinished merge in the catalog (output)", inputs, out);
+	return -EUCLEAN;
+}
+
 /* Runs of the catalog into @v (whose array is large enough), by age; a partial output stands behind its inputs' newest. */
 int sd_run_load_all(struct sd_store *s, struct sd_version *v)
 {
 	u64 key, from = SD_CAT_KEY(SD_CAT_RUN, 0);
+	u32 left = sd_cat_count(s, SD_CAT_SEG);
 	const struct sd_disk_run *d;
 	int err = 0;
 
 	for (v->nr_runs = 0; (d = sd_cat_next(s, from, &key)) && SD_CAT_TYPE(key) == SD_CAT_RUN; from = key + 1) {
-		struct sd_run *r = load_run(s, SD_CAT_ID(key), d, &err);
+		struct sd_run *r = load_run(s, SD_CAT_ID(key), d, &left, &err);
 		u32 i;
 
 		if (!r)
@@ -492,5 +590,9 @@ int sd_run_load_all(struct sd_store *s, struct sd_version *v)
 		s->next_age = max(s->next_age, r->age + 1);
 		s->records_run += r->records;
 	}
-	return 0;
+	if (left) {
+		sd_complain_block(s, 0, "segments of no run in the catalog", 0, left);
+		return -EUCLEAN;
+	}
+	return check_partial(s, v);
 }

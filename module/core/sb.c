@@ -32,7 +32,7 @@ void sd_super_encode(struct sd_store *s, struct sd_disk_super *d)
 	d->nr_index = cpu_to_le32(s->cat.nr_index);
 	memcpy(d->fingerprint, s->fingerprint, sizeof(d->fingerprint));
 	for (i = 0; i < s->cat.nr_index; i++)
-		d->index[i] = cpu_to_le64(s->cat.index_addr[i]);
+		d->index[i] = cpu_to_le64(SD_REF(s->cat.index_addr[i], s->cat.index_txid[i]));
 }
 
 int sd_super_write(struct sd_store *s, const struct sd_disk_super *d, u64 txid)
@@ -110,7 +110,17 @@ static int read_one(struct sd_store *s, u64 addr, struct sd_disk_super *d)
 	err = sd_block_check(s, d, SD_MAGIC_SUPER, addr, 0);
 	if (!known)
 		memset(s->uuid, 0, sizeof(s->uuid));
+	if (!err && (le64_to_cpu(d->hdr.txid) & 1) != addr) {
+		sd_complain_block(s, addr, "superblock in the other's place (transaction)", addr, le64_to_cpu(d->hdr.txid));
+		err = -EUCLEAN;
+	}
 	return err;
+}
+
+/* Not zero, and so far from the end that counting on never gets there. */
+static bool counter_ok(u64 n)
+{
+	return n && !(n >> 62);
 }
 
 static int check_super(struct sd_store *s, const struct sd_disk_super *d)
@@ -119,28 +129,35 @@ static int check_super(struct sd_store *s, const struct sd_disk_super *d)
 	u64 gs = le64_to_cpu(d->group_start);
 	u32 chunk = le32_to_cpu(d->chunk_size);
 	const char *what = NULL;
+	u64 found = 0;
 
 	if (le32_to_cpu(d->version) != SD_FORMAT_VERSION || le64_to_cpu(d->features_incompat) & ~FEATURES_INCOMPAT) {
 		sd_complain(s, "superblock: format version or feature is not supported");
 		return -ENOTSUPP;
 	}
-	if (nr > s->dev->nr_blocks) {
+	if (nr > s->dev->nr_blocks || nr >> SD_REF_ADDR_BITS) {
 		sd_complain_block(s, 0, "device is smaller than its store", nr, s->dev->nr_blocks);
 		return -ENOSPC;
 	}
 	if (le32_to_cpu(d->block_size) != SD_BLOCK_SIZE || chunk < SD_BLOCK_SIZE || chunk > 1u << 20 || !is_power_of_2(chunk))
-		what = "block or chunk size";
+		what = "block or chunk size", found = chunk;
 	else if (js != 2 || jn < 4 * SD_GROUP_MAX_BLOCKS || jn > nr || gs != js + jn || gs + 16 > nr)
-		what = "place of the journal";
+		what = "place of the journal", found = js;
 	else if (le32_to_cpu(d->group_blocks) != SD_GROUP_BLOCKS ||
 		 le32_to_cpu(d->nr_groups) != DIV_ROUND_UP(nr - gs, SD_GROUP_BLOCKS))
-		what = "number of groups";
-	else if (le32_to_cpu(d->nr_index) > SD_INDEX_MAX || le32_to_cpu(d->state) - 1 > 2 ||
-		 le64_to_cpu(d->journal_seq) == 0)
-		what = "state";
+		what = "number of groups", found = le32_to_cpu(d->nr_groups);
+	else if (le32_to_cpu(d->nr_index) > SD_INDEX_MAX)
+		what = "number of index blocks", found = le32_to_cpu(d->nr_index);
+	else if (le32_to_cpu(d->state) - 1 > 2)
+		what = "state", found = le32_to_cpu(d->state);
+	else if (!counter_ok(le64_to_cpu(d->journal_seq)) || !counter_ok(le64_to_cpu(d->journal_tail) + 1) ||
+		 !counter_ok(le64_to_cpu(d->catalog_seq) + 1) || !counter_ok(le64_to_cpu(d->hdr.txid) + 1))
+		what = "a counter (sequence number of the journal)", found = le64_to_cpu(d->journal_seq);
+	else if (!le64_to_cpu(d->next_id) || le64_to_cpu(d->next_id) >= U32_MAX)
+		what = "id of the next run", found = le64_to_cpu(d->next_id);
 	if (!what)
 		return 0;
-	sd_complain_block(s, le64_to_cpu(d->hdr.addr), what, 0, 0);
+	sd_complain_block(s, le64_to_cpu(d->hdr.addr), what, 0, found);
 	return -EUCLEAN;
 }
 
@@ -183,6 +200,8 @@ int sd_format(struct sd_dev *dev, const struct sd_format_params *p)
 
 	if (chunk < SD_BLOCK_SIZE || chunk > 1u << 20 || !is_power_of_2(chunk) || journal < 4 * SD_GROUP_MAX_BLOCKS)
 		return -EINVAL;
+	if (dev->nr_blocks >> SD_REF_ADDR_BITS)
+		return -EFBIG;
 	if (dev->nr_blocks < SD_MIN_DIFF_BLOCKS || journal > dev->nr_blocks / 2)
 		return -ENOSPC;
 	s = sd_zalloc(sizeof(*s));

@@ -198,6 +198,7 @@ static int plan_run(struct sd_store *s, struct sd_step *st)
 	r->seg[0].first_chunk = first.chunk;
 	r->seg[0].root = last->addr + last->nr - 1;
 	r->seg[0].records = records;
+	r->seg[0].txid = st->txid;
 	r->seg[0].levels = sd_run_levels(records);
 	r->seg[0].blocks = blocks;
 	err = sd_run_store(s, r);

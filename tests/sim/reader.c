@@ -77,6 +77,16 @@ static const u8 *must_read(const struct reading *r, u64 addr, const char *magic,
 	return p;
 }
 
+/* A reference: 48 bits of address, 16 of the transaction. */
+static const u8 *read_ref(const struct reading *r, u64 ref, const char *magic, u32 max_nr)
+{
+	const u8 *p = must_read(r, ref & ((1ull << 48) - 1), magic, max_nr);
+
+	if (get16(p + 16) != ref >> 48)
+		fail("reader: block %llu is of another transaction", (unsigned long long)(ref & ((1ull << 48) - 1)));
+	return p;
+}
+
 static void find_super(struct reading *r)
 {
 	const u8 *best = NULL;
@@ -111,20 +121,20 @@ static void add_record(struct reading *r, const struct rrec *rec)
 }
 
 /* Returns how many records are below @addr; those of chunks >= lo count. */
-static u64 walk(struct reading *r, u64 addr, u32 level, u64 lo)
+static u64 walk(struct reading *r, u64 addr, u32 level, u64 txid, u64 lo)
 {
 	const u8 *p = must_read(r, addr, level ? "SDPF" : "SDPL", 168);
 	u32 nr = get16(p + 40), i;
 	u64 n = 0;
 
-	if (get16(p + 42) != level)
-		fail("reader: level of block %llu", (unsigned long long)addr);
+	if (get16(p + 42) != level || get64(p + 16) != txid)
+		fail("reader: level or transaction of block %llu", (unsigned long long)addr);
 	for (i = 0; i < nr; i++) {
 		const u8 *e = p + HEADER + 24 * i;
 		struct rrec rec = { .chunk = get64(e), .gen = get32(e + 8), .crc = get32(e + 12) };
 
 		if (level) {
-			n += walk(r, get64(e + 16), level - 1, lo);
+			n += walk(r, get64(e + 16), level - 1, txid, lo);
 			continue;
 		}
 		rec.addr = get64(e + 16) & ((1ull << 56) - 1);
@@ -148,10 +158,10 @@ static u32 read_entries(struct reading *r, struct entry *e, u32 max)
 	u32 n = 0, i, k, m;
 
 	for (i = 0; i < get32(r->super + 204); i++) {
-		const u8 *index = must_read(r, get64(r->super + 400 + 8 * i), "SDPI", 252);
+		const u8 *index = read_ref(r, get64(r->super + 400 + 8 * i), "SDPI", 252);
 
 		for (k = 0; k < get16(index + 40); k++) {
-			const u8 *leaf = must_read(r, get64(index + HEADER + 16 * k + 8), "SDPC", 31);
+			const u8 *leaf = read_ref(r, get64(index + HEADER + 16 * k + 8), "SDPC", 31);
 
 			for (m = 0; m < get16(leaf + 40); m++) {
 				if (n == max)
@@ -176,7 +186,7 @@ static void read_run(struct reading *r, const struct entry *e, u32 n, u32 at)
 		if (e[i].key >> 56 != 3 || (e[i].key & ((1ull << 56) - 1)) >> 24 != id)
 			continue;
 		segs++;
-		if (walk(r, get64(e[i].value + 8), get32(e[i].value + 24), lo) != get64(e[i].value + 16))
+		if (walk(r, get64(e[i].value + 8), get32(e[i].value + 24), get64(e[i].value + 32), lo) != get64(e[i].value + 16))
 			fail("reader: records of a segment of run %llu", (unsigned long long)id);
 		records += get64(e[i].value + 16);
 	}
