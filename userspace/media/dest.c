@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "frame.h"
+#include "known.h"
 #include "repo.h"
 #include "session.h"
 
@@ -107,7 +108,10 @@ bool sm_is_loopback(const struct sockaddr *a)
 	return false;
 }
 
-static int open_tcp(const struct sm_dest *d, struct sm_carrier *c, struct sm_err *e)
+#define HANDSHAKE_MS	30000
+
+/* @any: or loopback addresses only */
+static int connect_tcp(const struct sm_dest *d, bool any, struct sm_err *e)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
 	int r = getaddrinfo(d->host, d->port, &hints, &list), err = -ECONNREFUSED, one = 1, fd;
@@ -115,25 +119,49 @@ static int open_tcp(const struct sm_dest *d, struct sm_carrier *c, struct sm_err
 	if (r)
 		return sm_fail(e, -ENOENT, "%s: %s", d->host, gai_strerror(r));
 	for (a = list; a; a = a->ai_next) {
-		if (!sm_is_loopback(a->ai_addr)) {
+		if (!any && !sm_is_loopback(a->ai_addr)) {
 			err = -EACCES;
 			continue;
 		}
 		fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		if (fd >= 0 && !connect(fd, a->ai_addr, a->ai_addrlen)) {
 			setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-			c->in = c->out = fd;
 			freeaddrinfo(list);
-			return 0;
+			return fd;
 		}
 		err = -errno;
 		if (fd >= 0)
 			close(fd);
 	}
 	freeaddrinfo(list);
-	if (err == -EACCES)
-		return sm_fail(e, err, "%s: not a loopback address, and there is no TLS yet: use ssh://%s", d->host, d->host);
+	if (err == -EACCES && !any)
+		return sm_fail(e, err, "%s: not a loopback address, and its pin is not known: snapbackup enroll %s --pin ...",
+			       d->host, d->host);
 	return sm_fail(e, err, "%s port %s: cannot connect: %s", d->host, d->port, strerror(-err));
+}
+
+/* Plaintext is a question of not knowing a pin for the place, never of what the other side says. */
+static int open_tcp(const struct sm_dest *d, struct sm_carrier *c, struct sm_err *e)
+{
+	uint8_t pin[SM_DIGEST];
+	struct sm_key *key = NULL;
+	int known = sm_known_pin(d->host, d->port, pin, e), err = 0, fd;
+
+	if (known && known != -ENOENT)
+		return known;
+	if (!known && (err = sm_known_key(false, &key, e)))
+		return err;
+	fd = connect_tcp(d, !known, e);
+	if (fd >= 0 && key)
+		err = sm_tls_connect(&c->tls, fd, key, pin, HANDSHAKE_MS, e);
+	sm_key_free(key);
+	if (fd < 0 || err) {
+		if (fd >= 0)
+			close(fd);
+		return fd < 0 ? fd : err;
+	}
+	c->in = c->out = fd;
+	return 0;
 }
 
 /* Both pipes of a child: it reads what we write and the other way round. */

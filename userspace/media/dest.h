@@ -2,7 +2,7 @@
 /*
  * Where backups go to and come from, as users write it, and the connection to it.
  *
- *	HOST[:PORT]		media server over TCP; plaintext: loopback addresses only
+ *	HOST[:PORT]		media server: TLS when its pin is known (known.h); else plaintext, to loopback addresses only
  *	ssh://[USER@]HOST[:PORT][/REPO]	snapmediad --stdio at the other end of ssh; $SNAPDIFF_SSH replaces "ssh"
  *	-			stdin or stdout: a stream
  *	PATH			a repository directory, or a stream file (contains '/' or exists)
@@ -32,15 +32,19 @@ struct sm_dest {
 int sm_dest_parse(const char *text, struct sm_dest *d, struct sm_err *e);
 
 /* An open connection. */
+struct sm_tls;
+
 struct sm_carrier {
 	int in, out;
+	struct sm_tls *tls;	/* for the channel to take over; or NULL */
 	pid_t child;		/* ssh, or the server of a local repository; 0: none */
 };
 
 /**
  * sm_carrier_open() - connect to a media server (TCP, SSH, REPO)
  *
- * Ignore SIGPIPE before. Return: 0, -ECONNREFUSED and the like, -EACCES when the address would need TLS.
+ * A server whose pin is known is only ever spoken to in TLS, wherever it is. Ignore SIGPIPE before. Return: 0,
+ * -ECONNREFUSED and the like, -EACCES not a loopback address and no pin, or another server than the pin's.
  */
 int sm_carrier_open(const struct sm_dest *d, struct sm_carrier *c, struct sm_err *e);
 /* sm_carrier_close() - close and wait for the child. Return: its exit status, 0 without one. */

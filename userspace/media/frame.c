@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tls.h"
+
 void sm_chan_init(struct sm_chan *c, int in, int out)
 {
 	memset(c, 0, sizeof(*c));
@@ -17,6 +19,8 @@ void sm_chan_init(struct sm_chan *c, int in, int out)
 
 void sm_chan_free(struct sm_chan *c)
 {
+	sm_tls_free(c->tls);
+	c->tls = NULL;
 	free(c->buf);
 	c->buf = NULL;
 	c->buf_size = 0;
@@ -41,6 +45,60 @@ static int write_iov(int fd, struct iovec *iov, int nr)
 	return 0;
 }
 
+#define RECORD	16384u		/* most that one TLS record takes */
+
+/* Wait until the TLS socket can go on. Silence is counted here, too: a peer that stops reading is as gone as one that stops writing. */
+static int wait_tls(struct sm_chan *c, short events)
+{
+	struct pollfd p = { .fd = c->in, .events = events };
+	int r;
+
+	do
+		r = poll(&p, 1, c->timeout_ms ? c->timeout_ms : -1);
+	while (r < 0 && errno == EINTR);
+	return r > 0 ? 0 : r ? -errno : -ETIMEDOUT;
+}
+
+static int write_tls(struct sm_chan *c, const uint8_t *p, size_t len)
+{
+	while (len) {
+		short events;
+		ssize_t n = sm_tls_write(c->tls, p, len, &events);
+		int err = n == -EAGAIN ? wait_tls(c, events) : n < 0 ? n : 0;
+
+		if (err)
+			return err;
+		if (n > 0) {
+			p += n;
+			len -= n;
+		}
+	}
+	return 0;
+}
+
+/* Gathered into full records: a frame's head does not get one of its own. */
+static int write_iov_tls(struct sm_chan *c, const struct iovec *iov, int nr)
+{
+	uint8_t record[RECORD];
+	size_t fill = 0;
+	int err = 0;
+
+	for (; !err && nr--; iov++) {
+		const uint8_t *p = iov->iov_base;
+
+		for (size_t left = iov->iov_len, n; !err && left; left -= n, p += n) {
+			n = left < RECORD - fill ? left : RECORD - fill;
+			memcpy(record + fill, p, n);
+			fill += n;
+			if (fill == RECORD) {
+				err = write_tls(c, record, fill);
+				fill = 0;
+			}
+		}
+	}
+	return err ? err : write_tls(c, record, fill);
+}
+
 int sm_chan_send(struct sm_chan *c, uint16_t type, uint16_t flags, const struct iovec *iov, int nr,
 		 struct sm_err *e)
 {
@@ -63,7 +121,7 @@ int sm_chan_send(struct sm_chan *c, uint16_t type, uint16_t flags, const struct 
 	h.length = htole32(len);
 	h.payload_crc = htole32(crc);
 	h.header_crc = htole32(sm_crc32c(0, &h, offsetof(struct sm_wire_header, header_crc)));
-	err = write_iov(c->out, all, nr + 1);
+	err = c->tls ? write_iov_tls(c, all, nr + 1) : write_iov(c->out, all, nr + 1);
 	if (err)
 		return sm_fail(e, err, "connection: cannot send: %s", strerror(-err));
 	c->bytes_out += sizeof(h) + len;
@@ -84,7 +142,14 @@ static int wait_input(struct sm_chan *c, const sigset_t *mask, struct sm_err *e)
 	struct timespec ts = { .tv_sec = c->timeout_ms / 1000, .tv_nsec = c->timeout_ms % 1000 * 1000000L };
 
 	for (;;) {
-		int r = ppoll(&p, 1, c->timeout_ms ? &ts : NULL, mask);
+		int r;
+
+		/* What the socket has may be of TLS itself, and what we want may have been read from it already. */
+		if (c->tls && sm_tls_ready(c->tls))
+			return 0;
+		r = ppoll(&p, 1, c->timeout_ms ? &ts : NULL, mask);
+		if (r > 0 && c->tls)
+			continue;
 
 		if (r > 0)
 			return 0;
@@ -97,11 +162,37 @@ static int wait_input(struct sm_chan *c, const sigset_t *mask, struct sm_err *e)
 	}
 }
 
+static ssize_t read_tls(struct sm_chan *c, void *buf, size_t len, struct sm_err *e)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		short events;
+		ssize_t r = sm_tls_read(c->tls, (uint8_t *)buf + done, len - done, &events);
+
+		if (!r)
+			break;
+		if (r > 0) {
+			done += r;
+			continue;
+		}
+		if (r == -EAGAIN)
+			r = wait_tls(c, events);
+		if (r == -EACCES)
+			return sm_fail(e, r, "connection: the media server does not know our key (or does no longer)");
+		if (r)
+			return sm_fail(e, r, "connection: cannot receive: %s", strerror(-r));
+	}
+	return done;
+}
+
 /* Return: bytes read, less than @len only at the end of input, or -errno. */
 static ssize_t read_some(struct sm_chan *c, void *buf, size_t len, struct sm_err *e)
 {
 	size_t done = 0;
 
+	if (c->tls)
+		return read_tls(c, buf, len, e);
 	while (done < len) {
 		ssize_t r;
 
@@ -144,7 +235,7 @@ static int check_header(struct sm_chan *c, const struct sm_wire_header *h, struc
 static bool known_type(uint16_t type)
 {
 	return (type >= SM_HELLO && type <= SM_KEEPALIVE) || (type >= SM_OPEN && type <= SM_COMMITTED) ||
-	       (type >= SM_LIST && type <= SM_END);
+	       (type >= SM_LIST && type <= SM_ROW);
 }
 
 static int reserve(struct sm_chan *c, size_t len, struct sm_err *e)
@@ -214,9 +305,11 @@ int sm_chan_recv(struct sm_chan *c, struct sm_frame *f, struct sm_err *e)
 	return 1;
 }
 
-bool sm_chan_pending(const struct sm_chan *c)
+bool sm_chan_pending(struct sm_chan *c, int timeout_ms)
 {
 	struct pollfd p = { .fd = c->in, .events = POLLIN };
 
-	return poll(&p, 1, 0) > 0;
+	if (c->tls && sm_tls_ready(c->tls))
+		return true;
+	return poll(&p, 1, timeout_ms) > 0 && (!c->tls || sm_tls_ready(c->tls));
 }

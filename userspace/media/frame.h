@@ -39,7 +39,9 @@ enum sm_type {
 	SM_LISTED = 33,		/* server: one generation */
 	SM_RESTORE = 34,
 	SM_RESTORING = 35,	/* server: what follows */
-	SM_END = 36,		/* server: end of a list or of a restore */
+	SM_END = 36,		/* server: end of a list, a restore or an order */
+	SM_ORDER = 37,		/* client: something to do with the repository (admin.h) */
+	SM_ROW = 38,		/* server: a line of the answer */
 };
 
 #define SM_F_OPTIONAL		(1u << 0)	/* a receiver that does not know the type skips the frame */
@@ -89,8 +91,11 @@ struct sm_frame {
  * @wait_mask: signal mask while waiting for a frame's first byte, so that a signal that is blocked
  * otherwise interrupts between frames only; NULL: signals do not interrupt.
  */
+struct sm_tls;
+
 struct sm_chan {
 	int in, out;
+	struct sm_tls *tls;	/* or NULL: plain bytes. Then in and out are its socket. Freed with the channel. */
 	uint64_t seq_in, seq_out;
 	uint64_t bytes_in, bytes_out;
 	uint8_t *buf;
@@ -100,7 +105,7 @@ struct sm_chan {
 };
 
 void sm_chan_init(struct sm_chan *c, int in, int out);
-/* sm_chan_free() - free the buffer; closes nothing */
+/* sm_chan_free() - free buffer and TLS state; closes nothing */
 void sm_chan_free(struct sm_chan *c);
 
 /**
@@ -122,7 +127,7 @@ int sm_chan_send_buf(struct sm_chan *c, uint16_t type, const void *buf, size_t l
  */
 int sm_chan_recv(struct sm_chan *c, struct sm_frame *f, struct sm_err *e);
 
-/* sm_chan_pending() - is there something to receive now */
-bool sm_chan_pending(const struct sm_chan *c);
+/* sm_chan_pending() - is there something to receive now, or within @timeout_ms? */
+bool sm_chan_pending(struct sm_chan *c, int timeout_ms);
 
 #endif

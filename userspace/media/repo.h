@@ -103,6 +103,18 @@ struct sm_receipt {
 int sm_upload_open(struct sm_repo *r, const char *client, const struct sm_gen_info *info, struct sm_upload **u,
 		   struct sm_receipt *receipt, struct sm_err *e);
 
+/**
+ * sm_upload_limit() - hold the upload to its client's quota: from here on -EDQUOT instead of more than that
+ * @quota: bytes of packs, maps and uploads of all the client's volumes
+ *
+ * Counted here once, and this upload's growth on top: other uploads of the same client that run at the same time may each use up
+ * what was left when they began, so that the quota can be passed by the sessions' number times that, and by a pack.
+ * Return: 0, -EDQUOT when it is used up already.
+ */
+int sm_upload_limit(struct sm_upload *u, uint64_t quota, struct sm_err *e);
+/* sm_repo_usage() - bytes allocated for a client's packs, maps, manifests and uploads; NULL: all clients' */
+int sm_repo_usage(struct sm_repo *r, const char *client, uint64_t *bytes, struct sm_err *e);
+
 /* What is there durably. data: payloads' heads (with extents); zero: extents. In no order. */
 struct sm_have_ops {
 	int (*data)(const void *head, size_t len, void *arg, struct sm_err *e);
@@ -157,6 +169,22 @@ int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_im
 int sm_image_next(struct sm_image *img, struct sm_image_piece *p, struct sm_err *e);
 void sm_image_close(struct sm_image *img);
 
+/* ---- what it takes ---- */
+
+struct sm_usage {
+	uint64_t packs, maps, manifests;	/* bytes allocated */
+};
+int sm_volume_usage(struct sm_repo *r, const char *vid, struct sm_usage *u, struct sm_err *e);
+
+/* An upload that is staged, running or not. */
+struct sm_staged {
+	char dir[PATH_MAX], client[SM_CLIENT_MAX], vid[SM_VID_TEXT];
+	struct sm_gen_info info;
+	uint64_t bytes;
+};
+/* sm_staged() - all of them; @fn may stop with a value other than 0, which is returned */
+int sm_staged(struct sm_repo *r, int (*fn)(const struct sm_staged *s, void *arg), void *arg, struct sm_err *e);
+
 /* ---- verify ---- */
 
 struct sm_verify {
@@ -169,6 +197,23 @@ struct sm_verify {
 
 /* sm_repo_verify() - read and hash everything. 0 also when errors were found (v->errors); -errno when it could not go on. */
 int sm_repo_verify(struct sm_repo *r, struct sm_verify *v, struct sm_err *e);
+
+/* What the last verification of a volume found; kept in REPO/status/VID.verify. */
+struct sm_verified {
+	uint64_t at;			/* ns, the server's clock */
+	uint32_t sample;		/* of records, in 1/1000 %; 100000: all */
+	uint64_t generations, records, bytes, errors;
+};
+int sm_verified_load(struct sm_repo *r, const char *vid, struct sm_verified *v, struct sm_err *e);
+int sm_verified_save(struct sm_repo *r, const char *vid, const struct sm_verified *v, struct sm_err *e);
+
+/*
+ * A lock on a generation: it is not deleted before a time by the server's clock (ns; INT64_MAX: never).
+ * sm_keep_get(): 1 locked (perhaps in the past), 0 not, -EUCLEAN a damaged note (to be taken for a lock), -errno.
+ */
+int sm_keep_get(struct sm_repo *r, const char *vid, uint32_t number, uint64_t *until, struct sm_err *e);
+int sm_keep_set(struct sm_repo *r, const char *vid, uint32_t number, uint64_t until, struct sm_err *e);
+int sm_keep_clear(struct sm_repo *r, const char *vid, uint32_t number, struct sm_err *e);
 
 /* Keys of objects, for the parts of the repository. */
 #define SM_KEY_MAX	192u

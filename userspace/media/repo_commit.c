@@ -347,7 +347,7 @@ static time_t newest(const char *dir)
 	return t;
 }
 
-static json_t *read_open(const char *dir)
+json_t *upload_read_open(const char *dir)
 {
 	char path[PATH_MAX + 16];
 
@@ -381,7 +381,7 @@ static void remove_linked(struct sm_repo *r, const char *dir, const char *vid, c
 
 static int expire_one(struct sm_repo *r, const char *dir, struct sm_err *e)
 {
-	json_t *o = read_open(dir);
+	json_t *o = upload_read_open(dir);
 	char vid[SM_VID_TEXT], client[SM_CLIENT_MAX];
 	struct sm_gen_info info;
 	struct sm_generation g = { .nr_segments = 0 };

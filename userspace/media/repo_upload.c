@@ -305,6 +305,8 @@ int sm_upload_append(struct sm_upload *u, uint16_t type, const void *payload, si
 	}
 	if (!err)
 		err = check_total(u, type == SM_DATA ? d.raw_length : zero_bytes(w, nr), e);
+	if (!err && u->limit && u->stored + len > u->limit)
+		err = sm_fail(e, -EDQUOT, "the client's quota is used up");
 	if (err || (err = current_pack(u, &p, e)))
 		return err;
 	record = p->nr;

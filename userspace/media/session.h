@@ -26,6 +26,7 @@
 struct sm_identity {
 	char client[SM_CLIENT_MAX];
 	uint32_t roles;
+	uint64_t quota;		/* bytes; 0: none */
 };
 
 struct sm_wire_ack {
@@ -39,6 +40,9 @@ struct sm_wire_ack {
  * Errors that are the peer's to know are sent to it. Return: 0 when it left in peace, -errno (also -EINTR: told to stop).
  */
 int sm_serve(struct sm_repo *r, struct sm_chan *c, const struct sm_identity *id, struct sm_err *e);
+
+/* sm_send_error() - tell the peer why; whether it arrives does not matter any more */
+void sm_send_error(struct sm_chan *c, int err, const char *text);
 
 /* Words for errno in ERROR frames. */
 const char *sm_error_word(int err);
@@ -61,11 +65,12 @@ struct sm_client {
 	struct sm_carrier carrier;
 	bool oneway;			/* a stream: nobody answers */
 	uint8_t repository[SM_UUID];
+	uint32_t roles;			/* granted */
 	uint64_t credit, sent, acked;	/* payload bytes */
 	uint64_t kept_alive;		/* ns; when last said */
 };
 
-/* sm_client_connect() - connect, exchange HELLO. @role: what is asked for */
+/* sm_client_connect() - connect, exchange HELLO. @role: what is asked for: one role, or several of which one must be granted */
 int sm_client_connect(struct sm_client *c, const struct sm_dest *d, uint32_t role, struct sm_err *e);
 /* sm_client_stream() - write the stream form to a descriptor instead */
 int sm_client_stream(struct sm_client *c, int fd, struct sm_err *e);

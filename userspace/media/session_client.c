@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clients.h"
 #include "session.h"
 
 #define SILENCE_MS	(15 * 60 * 1000)
@@ -31,27 +32,34 @@ static int send_failed(struct sm_client *c, int err, struct sm_err *e)
 {
 	struct sm_frame f;
 
+	struct sm_err why;
+	int r;
+
 	if (c->oneway || (err != -EPIPE && err != -ECONNRESET))
 		return err;
-	while (sm_chan_recv(&c->chan, &f, NULL) > 0)
+	while ((r = sm_chan_recv(&c->chan, &f, &why)) > 0)
 		if (f.type == SM_ERROR)
 			return sm_remote_error(&f, e);
-	return err;
+	return r == -EACCES ? sm_fail(e, r, "%s", why.text) : err;
 }
 
 static int hello(struct sm_client *c, uint32_t role, struct sm_err *e)
 {
+	char text[SM_ROLES_TEXT];
 	struct sm_wire_hello h;
 	struct sm_frame f;
 	int err;
 
-	if ((err = sm_send_hello(&c->chan, role, NULL, e)) || (err = expect(c, &f, e)) ||
-	    (err = sm_check_hello(&f, &h, e)))
+	err = sm_send_hello(&c->chan, role, NULL, e);
+	if (err)
+		return send_failed(c, err, e);
+	if ((err = expect(c, &f, e)) || (err = sm_check_hello(&f, &h, e)))
 		return err;
 	memcpy(c->repository, h.repository, SM_UUID);
-	if ((le32toh(h.roles) & role) != role)
-		return sm_fail(e, -EACCES, "media server: does not allow this client to %s",
-			       role & SM_ROLE_BACKUP ? "back up" : "restore");
+	c->roles = le32toh(h.roles) & role;
+	if (!c->roles)
+		return sm_fail(e, -EACCES, "media server: this client does not have the role that it takes (%s)",
+			       sm_roles_text(role, text));
 	return 0;
 }
 
@@ -64,6 +72,7 @@ int sm_client_connect(struct sm_client *c, const struct sm_dest *d, uint32_t rol
 	if (err)
 		return err;
 	sm_chan_init(&c->chan, c->carrier.in, c->carrier.out);
+	c->chan.tls = c->carrier.tls;
 	c->chan.timeout_ms = SILENCE_MS;
 	c->credit = SM_CREDIT;
 	c->kept_alive = sm_now_ns();
@@ -96,8 +105,8 @@ void sm_client_end(struct sm_client *c, bool ok)
 {
 	if (ok)
 		sm_chan_send(&c->chan, SM_BYE, 0, NULL, 0, NULL);
+	sm_chan_free(&c->chan);		/* first: TLS says goodbye through the socket */
 	sm_carrier_close(&c->carrier);
-	sm_chan_free(&c->chan);
 }
 
 static json_t *volume_json(const char *volume)
@@ -230,7 +239,7 @@ int sm_client_send(struct sm_client *c, uint16_t type, const void *payload, size
 {
 	int err = 0;
 
-	while (!err && !c->oneway && (c->sent - c->acked + len > c->credit || sm_chan_pending(&c->chan)))
+	while (!err && !c->oneway && (c->sent - c->acked + len > c->credit || sm_chan_pending(&c->chan, 0)))
 		err = take_ack(c, e);
 	if (err)
 		return err;

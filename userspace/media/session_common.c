@@ -14,6 +14,7 @@ static const struct {
 	{ -EEXIST, "exists" },
 	{ -EBUSY, "busy" },
 	{ -ENOSPC, "no-space" },
+	{ -EDQUOT, "quota" },
 	{ -EACCES, "permission" },
 	{ -EINVAL, "invalid" },
 	{ -EUCLEAN, "damaged" },
@@ -50,6 +51,15 @@ int sm_send_json(struct sm_chan *c, uint16_t type, json_t *o, struct sm_err *e)
 	      sm_chan_send_buf(c, type, text, strlen(text), e);
 	free(text);
 	return err;
+}
+
+void sm_send_error(struct sm_chan *c, int err, const char *text)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "code", json_string(sm_error_word(err)));
+	sm_json_set_text(o, "text", text);
+	sm_send_json(c, SM_ERROR, o, NULL);
 }
 
 int sm_send_hello(struct sm_chan *c, uint32_t roles, const uint8_t *repository, struct sm_err *e)

@@ -8,7 +8,6 @@
  * for a moment; the ACK is sent after the sync.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +119,8 @@ static int do_open(struct server *s, const struct sm_frame *f, struct sm_err *e)
 	if (s->upload)
 		return sm_fail(e, -EPROTO, "an upload is open already");
 	err = sm_upload_open(s->repo, s->id->client, &info, &s->upload, &receipt, e);
+	if (!err && s->id->quota)
+		err = sm_upload_limit(s->upload, s->id->quota, e);
 	if (err < 0)
 		return err;
 	s->bytes = s->frames = s->unsynced = 0;
@@ -238,6 +239,10 @@ static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 
 	if (!o)
 		return -EPROTO;
+	if (!(s->roles & (SM_ROLE_BACKUP | SM_ROLE_RESTORE))) {
+		json_decref(o);
+		return sm_fail(e, -EACCES, "this client may neither back up nor restore");
+	}
 	err = list_volumes(s, json_string_value(json_object_get(o, "volume")), e);
 	json_decref(o);
 	/* "Nothing there" is an answer: the list is empty. */
@@ -446,9 +451,7 @@ static int dispatch(struct server *s, const struct sm_frame *f, struct sm_err *e
 /* Nothing more coming for a moment: what is there becomes durable, and the peer learns it. */
 static int idle_sync(struct server *s, struct sm_err *e)
 {
-	struct pollfd p = { .fd = s->chan->in, .events = POLLIN };
-
-	if (!s->upload || !s->unsynced || poll(&p, 1, SYNC_IDLE_MS))
+	if (!s->upload || !s->unsynced || sm_chan_pending(s->chan, SYNC_IDLE_MS))
 		return 0;
 	return ack(s, e);
 }
@@ -485,13 +488,8 @@ int sm_serve(struct sm_repo *r, struct sm_chan *c, const struct sm_identity *id,
 		sm_upload_sync(s.upload, NULL);
 		sm_upload_close(s.upload);
 	}
-	if (err && err != -EPIPE && err != -ECONNRESET && err != -ETIMEDOUT) {
-		json_t *o = json_object();
-
-		json_object_set_new(o, "code", json_string(sm_error_word(err)));
-		sm_json_set_text(o, "text", err == -EINTR ? "the server is stopping; run it again later" : mine.text);
-		sm_send_json(c, SM_ERROR, o, NULL);
-	}
+	if (err && err != -EPIPE && err != -ECONNRESET && err != -ETIMEDOUT)
+		sm_send_error(c, err, err == -EINTR ? "the server is stopping; run it again later" : mine.text);
 	if (err && e)
 		*e = mine;
 	return err;

@@ -26,6 +26,7 @@ struct sm_upload {
 	struct sm_spill entries;	/* struct sm_entry, pack = number of the pack in this upload */
 	struct sm_spill leaves;		/* struct upload_leaf */
 	uint64_t data_bytes, zero_bytes, stored;
+	uint64_t limit;			/* of @stored, from the client's quota; 0: none */
 	uint8_t *raw;			/* SM_MAX_RAW */
 };
 
@@ -38,6 +39,8 @@ void upload_path(const struct sm_upload *u, char path[PATH_MAX], const char *nam
 void upload_kill(struct sm_upload *u);
 /* upload_remove() - remove the staging directory and all in it */
 int upload_remove(const char *dir, struct sm_err *e);
+/* upload_read_open() - open.json of a staging directory, or NULL */
+json_t *upload_read_open(const char *dir);
 int upload_seal_last(struct sm_upload *u, struct sm_err *e);
 /* upload_check_new() - may the generation be published on this list? As sm_upload_open(); @parent: index or -1 */
 int upload_check_new(const struct sm_gen_info *info, const struct sm_generations *g, ssize_t *parent,

@@ -7,6 +7,8 @@
 #include "session.h"
 #include "source.h"
 
+extern const struct snap_cmd cmd_enroll;
+
 enum base_mode { BASE_AUTO, BASE_NONE, BASE_NUMBER };
 
 struct backup_options {

@@ -24,7 +24,7 @@ struct arguments {
 
 static const char help[] =
 	"Sends a generation of volume NAME (default: the only one attached) to DEST:\n"
-	"  HOST[:PORT]              a media server (loopback only, until there is TLS)\n"
+	"  HOST[:PORT]              a media server: TLS, once \"snapbackup enroll HOST\" has been run\n"
 	"  ssh://[USER@]HOST[/REPO] snapmediad over ssh; $SNAPDIFF_SSH replaces the command \"ssh\"\n"
 	"  REPO                     a repository directory on this machine\n"
 	"  - or FILE                a self-contained stream\n"
@@ -145,5 +145,10 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	static const struct snap_cmd *const verbs[] = { &cmd_enroll, NULL };
+	static const struct snap_program prog = { "snapbackup", "send a generation to a media server", verbs };
+
+	if (argc > 1 && !strcmp(argv[1], "enroll"))
+		return snap_main(&prog, argc, argv);
 	return snap_main_single("snapbackup", &cmd, argc, argv);
 }

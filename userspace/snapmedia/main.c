@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include <stdlib.h>
+
 #include "verbs.h"
 
 int report(int err, const struct sm_err *e)
@@ -11,10 +13,17 @@ int report(int err, const struct sm_err *e)
 	return snap_err_report(&se);
 }
 
+const char *repo_default(const char *path)
+{
+	const char *env = getenv("SNAPMEDIA_REPO");
+
+	return path ? path : env && *env ? env : "/var/lib/snapmedia";
+}
+
 int main(int argc, char **argv)
 {
 	static const struct snap_cmd *const cmds[] = {
-		&cmd_init, &cmd_list, &cmd_show, &cmd_verify, &cmd_import, NULL
+		&cmd_init, &cmd_list, &cmd_show, &cmd_verify, &cmd_import, &cmd_client, NULL
 	};
 	static const struct snap_program prog = { "snapmedia", "look after a media repository", cmds };
 

@@ -5,9 +5,12 @@
 #include "cmd.h"
 #include "repo.h"
 
-extern const struct snap_cmd cmd_init, cmd_list, cmd_show, cmd_verify, cmd_import;
+extern const struct snap_cmd cmd_init, cmd_list, cmd_show, cmd_verify, cmd_import, cmd_client;
 
 /* report() - print why, and the exit code for it */
 int report(int err, const struct sm_err *e);
+
+/* repo_default() - @path, or $SNAPMEDIA_REPO, or /var/lib/snapmedia */
+const char *repo_default(const char *path);
 
 #endif

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* init: a repository and the server's key; its pin on stdout. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cmd.h"
+#include "daemon.h"
+
+static int init(const char *path, struct sm_err *e)
+{
+	uint8_t pin[SM_DIGEST];
+	char text[SM_PIN_TEXT];
+	struct sm_repo r;
+	struct sm_key *k;
+	int err;
+
+	if (sm_repo_open(path, &r, e) && ((err = sm_repo_init(path, e)) || (err = sm_repo_open(path, &r, e))))
+		return err;
+	err = sm_server_key(&r, true, &k, e);
+	if (!err) {
+		sm_key_pin(k, pin);
+		sm_pin_format(pin, text);
+		printf("%s\n", text);
+		sm_key_free(k);
+	}
+	sm_repo_close(&r);
+	return err;
+}
+
+static const char help[] =
+	"Makes the repository, unless there is one, and a key for the server, unless there is one. Prints the key's pin, which\n"
+	"clients need: snapbackup enroll HOST --pin PIN. From then on the repository is served by TLS only.";
+
+static int run(int argc, char **argv)
+{
+	const struct snap_opt opts[] = { { 0 } };
+	struct sm_err e = { 0 };
+	struct snap_err se;
+	int rc = snap_opts(&cmd_init, opts, &argc, &argv), err;
+
+	if (rc >= 0)
+		return rc;
+	err = init(argv[0], &e);
+	if (!err)
+		return 0;
+	snap_err_set(&se, err, "", "%s", e.text);
+	return snap_err_report(&se);
+}
+
+const struct snap_cmd cmd_init = {
+	.name = "init", .args = "REPO", .summary = "make a repository and the server's key; print its pin",
+	.help = help, .min_args = 1, .max_args = 1, .run = run,
+};
