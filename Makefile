@@ -5,6 +5,7 @@
 # make module KERNEL=uml-6.1|uml-6.12-debug|debian-6.1|debian-6.12
 # make check         every test; make unit, make sim: parts of it
 # make demo          the tour; make bench: the measurements
+# make bench-store   what the store costs as it grows (RECORDS=100000000 takes a while)
 # make kernels       build or fetch all guest kernels
 # make install       DESTDIR, PREFIX; the module goes to DKMS's source directory
 #
@@ -62,6 +63,7 @@ unit_src := $(wildcard tests/unit/test_*.c)
 unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
 sim_src := $(wildcard tests/sim/*.c)
 tool_src := $(wildcard tests/tools/*.c)
+bench_store_src := $(wildcard tests/bench/store/*.c)
 module_files := $(wildcard module/*.[ch] module/core/*.[ch] \
 	module/uapi/linux/*.h) Kbuild
 
@@ -72,7 +74,7 @@ bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 
-.PHONY: all programs tools unit-programs unit sim module module-locked kernels check bench \
+.PHONY: all programs tools unit-programs unit sim module module-locked kernels check bench bench-store \
 	demo lint install install-module clean checkpatch
 all: programs tools
 programs: $(bins)
@@ -155,6 +157,12 @@ $(B)/tests/sim/sim: $(sim_obj)
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@.new $^ $(LIBS) -lm && mv -f $@.new $@
 
+# It counts what the core allocates: the linker sends the calls to it.
+$(B)/tests/bench/store: $(call obj,$(bench_store_src)) $(lib_core)
+	@mkdir -p $(@D)
+	$(say) LD $@
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=malloc,--wrap=posix_memalign,--wrap=free -o $@.new $^ -lm && mv -f $@.new $@
+
 -include $(shell find $(B)/obj $(B)/san $(B)/plant -name '*.d' 2>/dev/null)
 .SECONDARY:
 
@@ -185,6 +193,11 @@ demo:
 
 bench: all
 	@scripts/bench
+
+RECORDS ?= 2000000
+bench-store: $(B)/tests/bench/store
+	@mkdir -p $(B)/bench
+	@$(B)/tests/bench/store --records $(RECORDS) --dir $(B)/bench --json $(B)/bench/store.json $(SECTIONS)
 
 kernels:
 	@tests/vm/kernel --all
