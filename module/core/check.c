@@ -67,7 +67,7 @@ static bool in_order(const struct sd_rec *a, const struct sd_rec *b)
 static int check_segment(struct check *c, const struct sd_run *r, const struct sd_segment *seg, u64 end)
 {
 	struct sd_run *one = sd_run_alloc(1);	/* the segment alone, as a run */
-	struct sd_rec recs[SD_FETCH / 2], last = { .gen = 0 };
+	struct sd_rec recs[SD_FETCH_STACK], last = { .gen = 0 };
 	struct sd_blocks blocks = { 0 };
 	u64 n = 0, chunk = 0, total = 0;
 	u32 gen = 0, i, nr;

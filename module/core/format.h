@@ -194,7 +194,8 @@ struct sd_disk_run {
 	__le32 flags;
 	__le32 merge_into;	/* id of the run that this one is being merged into; 0: none */
 	__le32 nr_segs;
-	__u8 reserved[72];
+	__le64 garbage;		/* records that nobody needs, as estimated: says when purging pays, nothing else */
+	__u8 reserved[64];
 } __packed;
 
 struct sd_disk_seg {

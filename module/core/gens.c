@@ -188,7 +188,7 @@ static void gen_lower(struct sd_store *s, u32 number, u32 state, u32 flags)
 		sd_gens_count_changed(s, number, changed);
 	}
 	if ((was_live && !is_live(s, d)) || (was_kept && !is_kept(s, d)))
-		sd_merge_garbage(s, number);
+		sd_merge_garbage(s, number, changed);
 }
 
 /*
@@ -232,11 +232,13 @@ void sd_gens_apply_del(struct sd_store *s, u32 first, u32 last)
 	u32 n = first;
 
 	for (; (d = gen_next(s, n, &n)) && n <= last; n++) {
-		changed += le64_to_cpu(d->changed);
+		u64 here = le64_to_cpu(d->changed);
+
+		changed += here;
 		unknown |= !!(le32_to_cpu(d->flags) & SD_GEN_F_CHANGES_UNKNOWN);
 		sd_cat_del(s, SD_CAT_KEY(SD_CAT_GEN, n));
 		s->nr_gens--;
-		sd_merge_garbage(s, n);
+		sd_merge_garbage(s, n, here);
 		if (n == U32_MAX)
 			break;
 	}

@@ -198,7 +198,7 @@ struct sd_segment {
 	u32 number;		/* in the catalog */
 };
 
-struct sd_run {			/* immutable but for flags, which only [M] looks at */
+struct sd_run {			/* immutable but for flags and garbage, which only [M] looks at */
 	refcount_t ref;
 	u32 id;
 	u32 level;
@@ -207,6 +207,7 @@ struct sd_run {			/* immutable but for flags, which only [M] looks at */
 	u32 merge_into;
 	u32 gen_min, gen_max;
 	u64 age, lo, records;
+	u64 garbage;		/* records of it that nobody needs, as estimated */
 	u32 nr_segs;
 	struct sd_segment seg[];
 };
@@ -262,7 +263,8 @@ void sd_version_discard(struct sd_version *v);			/* one that never became curren
 
 /* ---- iter.c ----------------------------------------------------------------------------------------- */
 
-#define SD_FETCH	64u
+#define SD_FETCH	168u	/* records: a leaf */
+#define SD_FETCH_STACK	32u	/* where they are on the stack */
 struct sd_source {
 	const struct sd_run *run;	/* or */
 	struct sd_mem *mem;
@@ -305,8 +307,15 @@ u64 sd_journal_used(const struct sd_journal *j);
 bool sd_journal_room(const struct sd_journal *j);		/* for one more image of any size */
 /* Seal @image of @blocks blocks as the group at head; advances head. */
 void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u64 seq, u64 pos, u32 prev_link, u32 link);
-/* Read the image expected at pos. 0; -ENODATA: the journal ends here; device error. @image: SD_GROUP_MAX_BLOCKS blocks. */
-int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_link, void *image);
+
+#define SD_JOURNAL_WINDOW	64u	/* blocks read at once */
+struct sd_journal_window {
+	void *buf;		/* SD_JOURNAL_WINDOW blocks */
+	u64 addr;
+	u32 nr;			/* blocks that it holds; 0: none */
+};
+/* The image expected at pos, valid until the next call. NULL, *err: -ENODATA: the log ends here; device error. */
+const void *sd_journal_read(struct sd_store *s, struct sd_journal_window *w, u64 pos, u64 seq, u32 prev_link, int *err);
 
 /* ---- group.c, recover.c -------------------------------------------------------------------------------- */
 
@@ -331,6 +340,8 @@ struct sd_merge {
 	struct sd_blocks space;		/* for the output */
 	struct sd_blocks freed;		/* blocks not referenced any more */
 	u64 max_records, stamp;
+	u64 slice_records, slice_freed;	/* bounds of this slice */
+	u64 garbage;			/* of the inputs when it began */
 	struct sd_builder b;
 	bool built;
 	u32 gen_min, gen_max;		/* of what was written */
@@ -339,12 +350,13 @@ struct sd_merge {
 	u32 *consumed;			/* per input: first segment that is still needed */
 };
 enum sd_work sd_merge_wanted(struct sd_store *s);
+bool sd_merge_purge_memory(const struct sd_store *s);	/* is a checkpoint worth it, only so that garbage gets out of memory? */
 /* 0 and *merge, -ENODATA: none wanted. [M] */
 int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge);
 int sd_merge_run(struct sd_merge *m, u64 txid);				/* [B] */
 int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *next);	/* [M]: catalog, bitmaps, runs of @next */
 void sd_merge_free(struct sd_store *s, struct sd_merge *m, bool failed);
-void sd_merge_garbage(struct sd_store *s, u32 gen);	/* records of this interval have become unneeded */
+void sd_merge_garbage(struct sd_store *s, u32 gen, u64 nr);	/* records of this interval have become unneeded, @nr at most */
 
 /* ---- step.c ---------------------------------------------------------------------------------------------- */
 
@@ -382,11 +394,13 @@ struct sd_store {
 	u64 txid;
 	u64 next_id, next_age;
 	bool failed, was_clean, starved, mem_garbage;
+	bool super_pair;	/* both superblocks were valid and of consecutive transactions: the newest is known */
 	enum sd_disk_state state;
 	u8 fingerprint[SD_FINGERPRINT_SIZE];
 	struct sd_summary sum;
 	u32 nr_gens;
 	u64 garbage_stamp;
+	u64 mem_unneeded;	/* records in memory that nobody needs, as estimated */
 	struct sd_alloc alloc;
 	struct sd_catalog cat;
 	struct sd_journal j;

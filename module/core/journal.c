@@ -52,23 +52,38 @@ void sd_journal_seal(struct sd_store *s, void *image, u32 blocks, u32 payload, u
 	sd_block_seal(s, image, SD_MAGIC_JOURNAL, journal_addr(&s->j, pos), seq);
 }
 
-int sd_journal_read(struct sd_store *s, u64 pos, u64 seq, u32 prev_link, void *image)
+/* The blocks [addr, addr + nr) of the journal, from the window; it moves when they are not in it. NULL: *err. */
+static const void *window_get(struct sd_store *s, struct sd_journal_window *w, u64 addr, u32 nr, int *err)
 {
-	struct sd_disk_journal *d = image;
-	u64 addr = journal_addr(&s->j, pos);
-	u32 nr;
-	int err = s->dev->ops->read(s->dev->ctx, addr, 1, image);
+	u64 left = s->j.start + s->j.blocks - addr;
 
-	if (err)
-		return err;
+	*err = 0;
+	if (addr < w->addr || addr + nr > w->addr + w->nr) {
+		w->addr = addr;
+		w->nr = min_t(u64, left, SD_JOURNAL_WINDOW);
+		*err = s->dev->ops->read(s->dev->ctx, addr, w->nr, w->buf);
+		if (*err)
+			w->nr = 0;
+	}
+	return *err ? NULL : (const u8 *)w->buf + (addr - w->addr) * SD_BLOCK_SIZE;
+}
+
+const void *sd_journal_read(struct sd_store *s, struct sd_journal_window *w, u64 pos, u64 seq, u32 prev_link, int *err)
+{
+	u64 addr = journal_addr(&s->j, pos);
+	const struct sd_disk_journal *d = window_get(s, w, addr, 1, err);
+	u32 nr;
+
+	if (*err)
+		return NULL;
 	nr = le16_to_cpu(d->hdr.nr);
+	*err = -ENODATA;
 	if (le32_to_cpu(d->hdr.magic) != SD_MAGIC_JOURNAL || le64_to_cpu(d->hdr.txid) != seq || !nr || nr > SD_GROUP_MAX_BLOCKS ||
 	    le32_to_cpu(d->epoch) != s->j.epoch || (le32_to_cpu(d->prev_link) != prev_link && !sd_planted(SD_PLANT_NO_EPOCH)) ||
-	    le32_to_cpu(d->payload) > nr * SD_BLOCK_SIZE - sizeof(*d))
-		return -ENODATA;
-	if (nr > 1)
-		err = s->dev->ops->read(s->dev->ctx, addr + 1, nr - 1, (u8 *)image + SD_BLOCK_SIZE);
-	if (!err && sd_block_check(s, image, SD_MAGIC_JOURNAL, addr, SD_GROUP_MAX_BLOCKS))
-		err = -ENODATA;
-	return err;
+	    le32_to_cpu(d->payload) > nr * SD_BLOCK_SIZE - sizeof(*d) || nr > s->j.start + s->j.blocks - addr)
+		return NULL;
+	d = window_get(s, w, addr, nr, err);
+	if (!*err && sd_block_check(s, d, SD_MAGIC_JOURNAL, addr, SD_GROUP_MAX_BLOCKS))
+		*err = -ENODATA;
+	return *err ? NULL : d;
 }

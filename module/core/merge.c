@@ -17,11 +17,18 @@
  *
  * Live and kept generations are those at the beginning of the slice. One that is deleted meanwhile flags the output again; new ones have higher
  * numbers than any record here.
+ *
+ * When: rewriting a run costs what it holds, whatever is unneeded of it, so one generation of many must not cause it. Each run has an estimate of
+ * its unneeded records (the changed set of what was deleted, shared out by the records that the runs have of an interval), and is rewritten when
+ * these are a good part of it: the fuller the device, the smaller a part will do; when it is nearly full any. So what is rewritten is
+ * proportional to what comes back. Tiny runs are rewritten at once. Merging gives back what it meets in any case.
  */
 #include "internal.h"
 
-#define SLICE_MAX_FREED	16384u
 #define NO_TAG		U32_MAX
+#define SLICE_FREED	16384u	/* extents given back by a slice of the smallest size */
+#define SLICE_GROWTH	4u	/* slices of large merges are so much larger: fewer transactions write the same bitmaps */
+#define TINY_RECORDS	8192u
 
 static u32 next_live(struct sd_store *s, u32 gen)
 {
@@ -35,20 +42,50 @@ static u32 next_live(struct sd_store *s, u32 gen)
 	return U32_MAX;
 }
 
-static void flag_runs(struct sd_store *s, struct sd_version *v, u32 from, u32 to)
+static bool holds(const struct sd_run *r, u32 from, u32 to)
+{
+	return r->gen_max >= from && r->gen_min < to;
+}
+
+/* Records that a run has of one interval, if they are spread evenly. */
+static u64 weight(const struct sd_run *r)
+{
+	return sd_div64(r->records, r->gen_max - r->gen_min + 1) + 1;
+}
+
+static bool in_version(const struct sd_version *v, const struct sd_run *r)
 {
 	u32 i;
 
+	for (i = 0; v && i < v->nr_runs; i++)
+		if (v->runs[i] == r)
+			return true;
+	return false;
+}
+
+/* @nr records in [from, to), at most, are garbage in the runs of @v. Runs that @but has as well have been told. */
+static void flag_runs(struct sd_store *s, struct sd_version *v, const struct sd_version *but, u32 from, u32 to, u64 nr)
+{
+	u64 sum = 0;
+	u32 i;
+
+	for (i = 0; v && i < v->nr_runs; i++)
+		if (holds(v->runs[i], from, to))
+			sum += weight(v->runs[i]);
 	for (i = 0; v && i < v->nr_runs; i++) {
 		struct sd_run *r = v->runs[i];
 		struct sd_disk_run *d;
 
-		if (r->gen_max < from || r->gen_min >= to || r->flags & SD_RUN_F_PURGE)
+		if (!holds(r, from, to) || in_version(but, r))
 			continue;
 		r->flags |= SD_RUN_F_PURGE;
+		/* in 1/65536: the product must fit */
+		r->garbage += nr * ((weight(r) << 16) / sum) >> 16;
 		d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_RUN, r->id));
-		if (d)
-			d->flags |= cpu_to_le32(SD_RUN_F_PURGE);
+		if (!d)
+			continue;
+		d->flags |= cpu_to_le32(SD_RUN_F_PURGE);
+		d->garbage = cpu_to_le64(r->garbage);
 	}
 }
 
@@ -57,15 +94,20 @@ static void flag_runs(struct sd_store *s, struct sd_version *v, u32 from, u32 to
  *	──────┼────────┼──────────┼─────►
  *	               [ records of these generations may have lost their last reader )
  */
-void sd_merge_garbage(struct sd_store *s, u32 gen)
+void sd_merge_garbage(struct sd_store *s, u32 gen, u64 nr)
 {
-	u32 to = next_live(s, gen);
+	u32 to = next_live(s, gen), gen_min, gen_max;
 
 	s->garbage_stamp++;
-	s->mem_garbage = true;
-	flag_runs(s, s->cur, gen, to);
+	sd_mem_gens(s->cur->active, &gen_min, &gen_max);
+	/* Groups in flight will come with the highest one. */
+	if (to > min(gen_min, s->sum.highest)) {
+		s->mem_garbage = true;
+		s->mem_unneeded += min_t(u64, nr, sd_mem_count(s->cur->active));
+	}
+	flag_runs(s, s->cur, NULL, gen, to, nr);
 	if (s->step && s->step->prepared)
-		flag_runs(s, s->step->next, gen, to);
+		flag_runs(s, s->step->next, s->cur, gen, to, nr);
 }
 
 /* ---- choosing -------------------------------------------------------------------------------------------- */
@@ -121,12 +163,31 @@ static bool pick_tier(struct sd_version *v, struct sd_merge *m)
 	return true;
 }
 
-static bool pick_purge(struct sd_version *v, struct sd_merge *m)
+/* Is so much of @records garbage that rewriting them pays? */
+static bool worth(const struct sd_store *s, u64 garbage, u64 records)
+{
+	u64 all = s->nr_blocks, avail = s->alloc.avail;
+
+	if (records <= TINY_RECORDS || s->starved || avail <= all / 8 + 2 * s->alloc.reserve)
+		return true;
+	if (avail > all / 2)
+		return garbage * 2 >= records;
+	return garbage * (avail > all / 4 ? 3 : 8) >= records;
+}
+
+bool sd_merge_purge_memory(const struct sd_store *s)
+{
+	return s->mem_garbage && sd_mem_count(s->cur->active) && worth(s, s->mem_unneeded, sd_mem_count(s->cur->active));
+}
+
+static bool pick_purge(const struct sd_store *s, struct sd_version *v, struct sd_merge *m)
 {
 	u32 i;
 
 	for (i = 0; i < v->nr_runs; i++) {
-		if (!(v->runs[i]->flags & SD_RUN_F_PURGE) || !mergeable(v->runs[i]))
+		const struct sd_run *r = v->runs[i];
+
+		if (!(r->flags & SD_RUN_F_PURGE) || !mergeable(r) || !worth(s, r->garbage, r->records))
 			continue;
 		m->in[0] = v->runs[i];
 		m->nr_in = 1;
@@ -145,7 +206,7 @@ enum sd_work sd_merge_wanted(struct sd_store *s)
 		return SD_WORK_NONE;
 	if (pick_partial(s->cur, m) || pick_tier(s->cur, m))
 		work = SD_WORK_SOON;
-	else if (pick_purge(s->cur, m))
+	else if (pick_purge(s, s->cur, m))
 		work = SD_WORK_IDLE;
 	sd_free(m);
 	return work;
@@ -164,15 +225,21 @@ static void merge_destroy(struct sd_merge *m)
 	sd_free(m);
 }
 
-/* Records of one chunk are never split over two slices: so many may come on top. */
-static u64 slice_room(const struct sd_store *s, const struct sd_merge *m)
+/* Large merges take larger slices, where there is room. Records of one chunk are never split over two: so many may come on top. */
+static void size_slice(const struct sd_store *s, struct sd_merge *m)
 {
 	u64 total = 0;
-	u32 i;
+	u32 i, grow;
 
-	for (i = 0; i < m->nr_in; i++)
+	for (i = 0; i < m->nr_in; i++) {
 		total += m->in[i]->records;
-	return min(total, (u64)s->slice_records + s->sum.highest) + 1;
+		m->garbage += m->in[i]->garbage;
+	}
+	grow = s->alloc.avail < 4 * s->alloc.reserve ? 1 :
+	       min_t(u64, SLICE_GROWTH, 1 + sd_div64(total, max(s->slice_records, TINY_RECORDS) * 32));
+	m->slice_records = (u64)s->slice_records * grow;
+	m->slice_freed = SLICE_FREED * grow;
+	m->max_records = min(total, m->slice_records + s->sum.highest) + 1;
 }
 
 int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
@@ -183,7 +250,7 @@ int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
 	if (!m)
 		return -ENOMEM;
 	m->v = sd_version_get(s);
-	if (!pick_partial(m->v, m) && !pick_tier(m->v, m) && !(idle_too && pick_purge(m->v, m))) {
+	if (!pick_partial(m->v, m) && !pick_tier(m->v, m) && !(idle_too && pick_purge(s, m->v, m))) {
 		merge_destroy(m);
 		return -ENODATA;
 	}
@@ -192,7 +259,7 @@ int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
 		m->out_id = s->next_id;
 	}
 	m->stamp = s->garbage_stamp;
-	m->max_records = slice_room(s, m);
+	size_slice(s, m);
 	m->gen_min = U32_MAX;
 	m->consumed = sd_zalloc(max(m->nr_in, 1u) * sizeof(u32));
 	err = m->consumed ? sd_gens_snapshot(s, &m->gens) : -ENOMEM;
@@ -284,7 +351,6 @@ static void add_context(struct sd_iter *it, struct sd_merge *m)
 
 static int merge_stream(struct sd_merge *m, struct sd_iter *it)
 {
-	struct sd_store *s = m->v->s;
 	u64 chunk = U64_MAX;
 	struct sd_rec rec;
 	u32 prev = 0, tag;
@@ -292,7 +358,7 @@ static int merge_stream(struct sd_merge *m, struct sd_iter *it)
 
 	while ((ret = sd_iter_peek(it, &rec)) > 0) {
 		if (rec.chunk != chunk) {
-			if (m->b.records >= s->slice_records || m->freed.nr >= SLICE_MAX_FREED) {
+			if (m->b.records >= m->slice_records || m->freed.nr >= m->slice_freed) {
 				m->to = rec.chunk;
 				return 0;
 			}
@@ -300,7 +366,7 @@ static int merge_stream(struct sd_merge *m, struct sd_iter *it)
 			prev = 0;
 		}
 		if ((prev && rec.gen <= prev) || m->b.records == m->max_records) {
-			sd_complain_block(s, 0, "records of runs that are merged (chunk)", 0, rec.chunk);
+			sd_complain_block(m->v->s, 0, "records of runs that are merged (chunk)", 0, rec.chunk);
 			return -EUCLEAN;	/* two of a key, or more than their runs say */
 		}
 		ret = sd_iter_next(it, &rec, &tag);
@@ -426,8 +492,15 @@ static struct sd_run *make_output(struct sd_store *s, struct sd_merge *m, int *e
 	r->gen_max = m->out ? max(m->out->gen_max, m->gen_max) : m->gen_max;
 	r->records = (m->out ? m->out->records : 0) + m->b.records;
 	r->flags = m->out ? m->out->flags & SD_RUN_F_PURGE : 0;
-	if (s->garbage_stamp != m->stamp)
+	r->garbage = m->out ? m->out->garbage : 0;
+	if (s->garbage_stamp != m->stamp) {
+		u64 now = 0;
+
+		for (i = 0; i < m->nr_in; i++)
+			now += m->in[i]->garbage;
 		r->flags |= SD_RUN_F_PURGE;
+		r->garbage += now > m->garbage ? now - m->garbage : 0;
+	}
 	if (!m->last)
 		r->flags |= SD_RUN_F_PARTIAL;
 	if (!*err && m->last && !r->nr_segs) {
@@ -470,6 +543,7 @@ static struct sd_run *trim_input(struct sd_store *s, struct sd_merge *m, u32 n, 
 	r->merge_into = m->out_id;
 	for (i = 0; i < r->nr_segs; i++)
 		r->records += r->seg[i].records;
+	r->garbage = min(old->garbage, r->records);
 	*err = sd_run_store(s, r);
 	return r;
 }

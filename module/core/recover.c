@@ -5,15 +5,24 @@
  *
  * The end of the log looks the same whether it is one or a block in the middle has rotted, or the newer superblock has and this is the older one. But what comes
  * after such a place still lies in the journal, and says so: no valid image can be of a later attachment than the superblock's, and none can have
- * called a group durable that is not found now. The last pass looks at all blocks of the journal for that; then it is damage, and the generations are
+ * called a group durable that is not found now. The last pass looks for that; then it is damage, and the generations are
  * refused rather than served without the records that are missing.
+ *
+ * How far it looks: images are written one behind the other, so those that know of a lost one begin behind it, at most as far away as the groups reach that
+ * were in flight together (LOOK_AHEAD is some times that). After a clean detach nothing was in flight; what could be there is the
+ * first image of an attachment whose superblock has been lost. Only when one of the superblocks cannot be read, or they are not of
+ * consecutive transactions, anything is possible: then it is the whole journal. So attaching costs what is in the log, not what the journal could hold.
  */
 #include "group.h"
+
+#define LOOK_CLEAN	SD_JOURNAL_WINDOW
+#define LOOK_AHEAD	(128 * SD_GROUP_MAX_BLOCKS)
 
 struct pass {
 	u64 pos, seq;
 	u32 link;
-	void *image;
+	const void *image;	/* in the window */
+	struct sd_journal_window w;
 };
 
 static void pass_start(struct sd_store *s, struct pass *p)
@@ -25,8 +34,11 @@ static void pass_start(struct sd_store *s, struct pass *p)
 
 static int pass_read(struct sd_store *s, struct pass *p)
 {
+	int err;
+
 	p->pos = sd_journal_norm(&s->j, p->pos);
-	return sd_journal_read(s, p->pos, p->seq, p->link, p->image);
+	p->image = sd_journal_read(s, &p->w, p->pos, p->seq, p->link, &err);
+	return err;
 }
 
 static void pass_next(struct pass *p)
@@ -127,43 +139,51 @@ static bool knows_more(struct sd_store *s, const struct sd_disk_journal *d, u64 
 	       (le32_to_cpu(d->epoch) > s->j.epoch || le64_to_cpu(d->durable_seq) > s->j.done_seq);
 }
 
-#define SCAN_BLOCKS	64u
-
-/* @image: SD_GROUP_MAX_BLOCKS blocks. 0, -EUCLEAN, device error. */
-static int look_for_more(struct sd_store *s, void *image)
+/* Blocks [addr, addr + nr) of the journal. @image: SD_GROUP_MAX_BLOCKS blocks. 0, -EUCLEAN, device error. */
+static int look_at(struct sd_store *s, u64 addr, u32 nr, struct sd_journal_window *w, void *image)
 {
-	u8 *buf = sd_malloc(SCAN_BLOCKS * SD_BLOCK_SIZE);
-	u64 addr = s->j.start, end = addr + s->j.blocks;
-	u32 i, n;
-	int err = buf ? 0 : -ENOMEM;
+	int err = s->dev->ops->read(s->dev->ctx, addr, nr, w->buf);
+	u32 i;
 
-	for (; !err && addr < end; addr += n) {
-		n = min_t(u64, SCAN_BLOCKS, end - addr);
-		err = s->dev->ops->read(s->dev->ctx, addr, n, buf);
-		for (i = 0; !err && i < n; i++) {
-			const struct sd_disk_journal *d = (void *)(buf + (size_t)i * SD_BLOCK_SIZE);
+	for (i = 0; !err && i < nr; i++) {
+		const struct sd_disk_journal *d = (void *)((u8 *)w->buf + (size_t)i * SD_BLOCK_SIZE);
 
-			if (!knows_more(s, d, addr + i))
-				continue;
-			err = s->dev->ops->read(s->dev->ctx, addr + i, le16_to_cpu(d->hdr.nr), image);
-			if (err || !knows_more(s, image, addr + i) ||
-			    sd_block_check(s, image, SD_MAGIC_JOURNAL, addr + i, SD_GROUP_MAX_BLOCKS))
-				continue;
-			sd_complain_block(s, addr + i, "the journal knows of groups that are not found (last one)",
-					  le64_to_cpu(d->durable_seq), s->j.done_seq);
-			err = -EUCLEAN;
-		}
+		if (!knows_more(s, d, addr + i))
+			continue;
+		err = s->dev->ops->read(s->dev->ctx, addr + i, le16_to_cpu(d->hdr.nr), image);
+		if (err || !knows_more(s, image, addr + i) || sd_block_check(s, image, SD_MAGIC_JOURNAL, addr + i, SD_GROUP_MAX_BLOCKS))
+			continue;
+		sd_complain_block(s, addr + i, "the journal knows of groups that are not found (last one)",
+				  le64_to_cpu(d->durable_seq), s->j.done_seq);
+		err = -EUCLEAN;
 	}
-	sd_free(buf);
+	return err;
+}
+
+/* From the end of the log on; see the top for how far. */
+static int look_for_more(struct sd_store *s, struct pass *p)
+{
+	u64 off = p->pos - sd_div64(p->pos, s->j.blocks) * s->j.blocks;
+	u64 left = !s->super_pair ? s->j.blocks : min_t(u64, s->j.blocks, s->was_clean ? LOOK_CLEAN : LOOK_AHEAD);
+	void *image = sd_malloc(SD_GROUP_MAX_BLOCKS * SD_BLOCK_SIZE);
+	int err = image ? 0 : -ENOMEM;
+	u32 n;
+
+	p->w.nr = 0;
+	for (; !err && left; left -= n, off = off + n == s->j.blocks ? 0 : off + n) {
+		n = min_t(u64, min_t(u64, SD_JOURNAL_WINDOW, left), s->j.blocks - off);
+		err = look_at(s, s->j.start + off, n, &p->w, image);
+	}
+	sd_free(image);
 	return err;
 }
 
 /* *dirty: something was replayed or dropped; the log must be closed by a checkpoint before it goes on. */
 int sd_recover(struct sd_store *s, bool *dirty)
 {
-	struct pass p = { .image = sd_malloc(SD_GROUP_MAX_BLOCKS * SD_BLOCK_SIZE) };
+	struct pass p = { .w.buf = sd_malloc(SD_JOURNAL_WINDOW * SD_BLOCK_SIZE) };
 	u64 groups = 0, copies, durable;
-	int err = p.image ? survey(s, &p, &groups, &copies, &durable) : -ENOMEM;
+	int err = p.w.buf ? survey(s, &p, &groups, &copies, &durable) : -ENOMEM;
 
 	if (!err && copies > s->mem_records) {
 		/* More than a table takes: only for this once, it becomes a run at once. */
@@ -178,9 +198,9 @@ int sd_recover(struct sd_store *s, bool *dirty)
 		s->j.done_seq = p.seq - 1;
 		s->j.next_seq = p.seq;
 		s->j.head_link = s->j.done_link = p.link;
-		err = look_for_more(s, p.image);
+		err = look_for_more(s, &p);
 	}
-	sd_free(p.image);
+	sd_free(p.w.buf);
 	*dirty = groups;
 	return err;
 }

@@ -452,6 +452,7 @@ int sd_run_store(struct sd_store *s, const struct sd_run *r)
 		.age = cpu_to_le64(r->age), .lo = cpu_to_le64(r->lo), .records = cpu_to_le64(r->records),
 		.gen_min = cpu_to_le32(r->gen_min), .gen_max = cpu_to_le32(r->gen_max), .level = cpu_to_le32(r->level),
 		.flags = cpu_to_le32(r->flags), .merge_into = cpu_to_le32(r->merge_into), .nr_segs = cpu_to_le32(r->nr_segs),
+		.garbage = cpu_to_le64(r->garbage),
 	};
 
 	return sd_cat_put(s, SD_CAT_KEY(SD_CAT_RUN, r->id), &d);
@@ -535,6 +536,7 @@ static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_
 	if (sd_planted(SD_PLANT_NO_PURGE))
 		r->flags &= ~SD_RUN_F_PURGE;
 	r->merge_into = le32_to_cpu(d->merge_into);
+	r->garbage = min_t(u64, le64_to_cpu(d->garbage), r->records);
 	*err = load_segs(s, r);
 	if (!*err && !run_ok(s, r)) {
 		sd_complain_block(s, nr_segs ? r->seg[0].root : 0, "run in the catalog (id)", 0, id);

@@ -170,6 +170,8 @@ int sd_super_read(struct sd_store *s, struct sd_disk_super *d)
 		return -ENOMEM;
 	err[0] = read_one(s, 0, d);
 	err[1] = read_one(s, 1, b);
+	s->super_pair = !err[0] && !err[1] && (le64_to_cpu(b->hdr.txid) + 1 == le64_to_cpu(d->hdr.txid) ||
+					       le64_to_cpu(d->hdr.txid) + 1 == le64_to_cpu(b->hdr.txid));
 	if (!err[1] && (err[0] || le64_to_cpu(b->hdr.txid) > le64_to_cpu(d->hdr.txid))) {
 		memcpy(d, b, SD_BLOCK_SIZE);
 		err[0] = 0;

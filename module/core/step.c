@@ -62,7 +62,7 @@ static enum sd_work checkpoint_wanted(struct sd_store *s)
 		return SD_WORK_NOW;
 	if (over(used, s->j.blocks, 4) || over(mem, s->mem_records, 4))
 		return SD_WORK_SOON;
-	return s->mem_garbage && sd_mem_count(s->cur->active) ? SD_WORK_IDLE : SD_WORK_NONE;
+	return sd_merge_purge_memory(s) ? SD_WORK_IDLE : SD_WORK_NONE;
 }
 
 enum sd_work sd_background_work(struct sd_store *s)
@@ -194,7 +194,9 @@ static int plan_run(struct sd_store *s, struct sd_step *st)
 	r->age = s->next_age++;
 	r->records = records;
 	r->flags = s->mem_garbage ? SD_RUN_F_PURGE : 0;
+	r->garbage = min(records, s->mem_unneeded);
 	s->mem_garbage = false;
+	s->mem_unneeded = 0;
 	r->seg[0].first_chunk = first.chunk;
 	r->seg[0].root = last->addr + last->nr - 1;
 	r->seg[0].records = records;
@@ -323,7 +325,7 @@ int sd_step_prepare(struct sd_step *st)
 
 static int write_run(struct sd_step *st)
 {
-	struct sd_rec recs[SD_FETCH / 2];
+	struct sd_rec recs[SD_FETCH_STACK];
 	struct sd_builder b;
 	u64 chunk = 0;
 	u32 gen = 0, i, n;

@@ -13,7 +13,7 @@
 struct memdev {
 	struct sd_dev dev;
 	u8 *data;
-	u64 writes;
+	u64 writes, reads;	/* blocks; reads with those that are looked at through the cache */
 	char said[4096];	/* all complaints since open */
 };
 
@@ -23,6 +23,7 @@ static inline int mem_read(void *ctx, u64 block, u32 nr, void *buf)
 
 	assert_true(block + nr <= m->dev.nr_blocks);
 	memcpy(buf, m->data + block * SD_BLOCK_SIZE, (size_t)nr * SD_BLOCK_SIZE);
+	m->reads += nr;
 	return 0;
 }
 
@@ -48,6 +49,7 @@ static inline int mem_get(void *ctx, u64 block, struct sd_buf *buf)
 	assert_true(block < m->dev.nr_blocks);
 	buf->data = m->data + block * SD_BLOCK_SIZE;
 	buf->validated = NULL;
+	m->reads++;
 	return 0;
 }
 

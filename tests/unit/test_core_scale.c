@@ -2,6 +2,8 @@
 /*
  * The core at its real sizes: default tables and slices, some 200,000 records, dozens of generations, against arrays. Data is not written (a record's checksum
  * says which version it stands for). And the in-memory table with readers in other threads.
+ *
+ * What things cost is counted in blocks: cost has to follow what has changed, never what exists. bench-store has the same in larger and with figures.
  */
 #include "core_dev.h"
 #include <pthread.h>
@@ -275,11 +277,330 @@ static void readers_without_locks(void **state)
 	sd_mem_put(table);
 }
 
+/* ---- what things cost, in blocks --------------------------------------------------------------------------------------- */
+
+struct cost {
+	struct memdev m;
+	struct sd_store *s;
+	u64 seed;
+};
+
+static void cost_open(struct cost *w, u64 nr_blocks, u32 mem_records)
+{
+	struct sd_open_opts o = { .mem_records = mem_records, .complain = keep_complaint, .complain_ctx = &w->m };
+
+	memdev_init(&w->m, nr_blocks);
+	assert_int_equal(memdev_format(&w->m, 4096, 4096), 0);
+	assert_int_equal(sd_open(&w->m.dev, &o, &w->s), 0);
+	assert_int_equal(sd_attach(w->s, 1ull << 30), 0);
+	w->seed = 11;
+}
+
+static void cost_close(struct cost *w)
+{
+	sd_close(w->s);
+	memdev_exit(&w->m);
+}
+
+/* First writes of @nr chunks all over @space of them, each once; background work as it becomes due. */
+static void record(struct cost *w, u32 nr, u64 space, u32 in_group)
+{
+	static struct sd_item items[SD_GROUP_MAX_ITEMS];
+	u64 step = space / nr, at = 0;
+	struct sd_group *g;
+	int taken;
+	u32 i, n;
+
+	for (; nr; nr -= taken) {
+		n = min(nr, in_group);
+		for (i = 0; i < n; i++)
+			items[i] = (struct sd_item){ .chunk = at + i * step + dice(&w->seed, min(step, 1ull << 31)), .kind = SD_KIND_DATA, .crc = 1 };
+		assert_int_equal(sd_group_begin(w->s, &g), 0);
+		taken = sd_group_add_items(w->s, g, items, n);
+		if (taken == -EAGAIN) {
+			sd_group_destroy(w->s, g);
+			assert_int_equal(whole_step_flags(w->s, 0), 0);
+			taken = 0;
+			continue;
+		}
+		assert_true(taken > 0);
+		group_end(&w->m, w->s, g);
+		at += taken * step;
+		while (sd_background_work(w->s) >= SD_WORK_SOON)
+			assert_int_equal(whole_step_flags(w->s, 0), 0);
+	}
+}
+
+static void generation(struct cost *w, u32 nr, u64 space)
+{
+	put_gen(&w->m, w->s, w->s->sum.highest + 1, SD_GEN_LIVE);
+	if (nr)
+		record(w, nr, space, 332);
+}
+
+static void reopen(struct cost *w)
+{
+	sd_close(w->s);
+	w->m.reads = w->m.writes = 0;
+	assert_int_equal(memdev_open(&w->m, false, &w->s), 0);
+}
+
+/* Attaching reads the catalog and the log, never the table, nor the rest of the journal. */
+static void attach_costs_the_log(void **state)
+{
+	const u8 fingerprint[SD_FINGERPRINT_SIZE] = { 0 };
+	struct cost w;
+	u32 g;
+
+	cost_open(&w, 200000, 4096);
+	for (g = 0; g < 20; g++)
+		generation(&w, 5000, 1 << 24);
+	assert_int_equal(sd_detach(w.s, fingerprint), 0);
+	assert_true(w.s->records_run >= 100000);
+	reopen(&w);
+	assert_int_equal(w.s->replayed_groups, 0);
+	assert_int_equal(w.m.writes, 0);
+	/* superblocks, catalog, what may stand behind the end of the log twice */
+	assert_in_range(w.m.reads, 1, 2 + w.s->cat.nr + w.s->cat.nr_index + 2 * SD_JOURNAL_WINDOW);
+	assert_int_equal(sd_attach(w.s, 1), 0);
+	put_gen(&w.m, w.s, 21, SD_GEN_LIVE);
+	for (g = 0; g < 100; g++)
+		copy_chunk(&w.m, w.s, g);
+	reopen(&w);
+	assert_int_equal(w.s->replayed_groups, 101);
+	/* twice the log, and a bounded stretch behind it; the run that it becomes */
+	assert_in_range(w.m.reads, 202, 2 * 101 + 1024 + w.s->cat.nr + w.s->cat.nr_index + 4 * SD_JOURNAL_WINDOW);
+	assert_in_range(w.m.writes, 3, 20);
+	cost_close(&w);
+}
+
+/* A superblock that cannot be read may have been the newest: then the whole journal is looked at. */
+static void attach_is_careful_without_a_superblock(void **state)
+{
+	struct cost w;
+
+	cost_open(&w, 50000, 4096);
+	generation(&w, 100, 1000);
+	checkpoint(w.s);
+	w.m.data[(w.s->txid & 1 ? 0 : SD_BLOCK_SIZE) + 500] ^= 1;
+	reopen(&w);
+	assert_in_range(w.m.reads, 4096, 4096 + 400);
+	cost_close(&w);
+}
+
+static u64 blocks_of_a_cut(struct cost *w, u64 sectors)
+{
+	struct sd_gen gen = { .number = w->s->sum.highest + 1, .state = SD_GEN_LIVE, .size_sectors = sectors };
+	u64 reads = w->m.reads, writes = w->m.writes;
+	struct sd_group *g;
+
+	assert_int_equal(sd_group_begin(w->s, &g), 0);
+	assert_int_equal(sd_group_put_gen(w->s, g, &gen), 0);
+	group_end(&w->m, w->s, g);
+	assert_int_equal(w->m.reads, reads);
+	return w->m.writes - writes;
+}
+
+static u64 blocks_of_writes(struct cost *w)
+{
+	u64 reads = w->m.reads, writes = w->m.writes;
+
+	record(w, 64, 1ull << 38, 64);
+	assert_int_equal(w->m.reads, reads);
+	return w->m.writes - writes;
+}
+
+/* Cutting, and a first write, cost the same however many generations there are and however large the primary is. */
+static void generations_cost_nothing(void **state)
+{
+	struct cost w;
+	u32 g;
+
+	cost_open(&w, 200000, 65536);
+	assert_int_equal(blocks_of_a_cut(&w, 1 << 21), 1);
+	assert_int_equal(blocks_of_writes(&w), 1);
+	for (g = 0; g < 3000; g++)
+		generation(&w, 5, 1ull << 38);
+	checkpoint(w.s);
+	until_idle(w.s);
+	assert_int_equal(blocks_of_a_cut(&w, 1 << 21), 1);
+	assert_int_equal(blocks_of_a_cut(&w, 1ull << 41), 1);
+	assert_int_equal(blocks_of_writes(&w), 1);
+	cost_close(&w);
+}
+
+#define KEPT	40u
+#define EACH	2000u
+
+/*
+ * Deleting one generation of many does not rewrite what the others have; deleting them one after the other costs in all what comes back, and
+ * it does come back.
+ */
+static void reclaim_follows_change(void **state)
+{
+	u64 writes, most = 0, sum = 0, avail;
+	struct cost w;
+	u32 g;
+
+	cost_open(&w, 400000, EACH * KEPT / 8);
+	for (g = 0; g < KEPT; g++)
+		generation(&w, EACH, 1 << 26);
+	checkpoint(w.s);
+	until_idle(w.s);
+	avail = w.s->alloc.avail;
+	for (g = 1; g <= KEPT - 2; g++) {
+		writes = w.m.writes;
+		del_gens(&w.m, w.s, g, g);
+		until_idle(w.s);
+		sum += w.m.writes - writes;
+		if (g == 1)	/* one of forty: only the image of the deletion */
+			assert_int_equal(w.m.writes - writes, 1);
+		most = max(most, w.m.writes - writes);
+	}
+	checkpoint(w.s);
+	assert_true(most > sd_run_blocks(EACH));	/* somewhen it was done */
+	/* Twice the records, and bitmaps and catalog for each slice. */
+	assert_in_range(sum, 1, 2 * sd_run_blocks(EACH * KEPT) + 8 * KEPT);
+	assert_in_range(w.s->alloc.avail - avail, (KEPT - 6) * EACH, KEPT * EACH + 2 * sd_run_blocks(KEPT * EACH));
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
+/* On a device that gets full everything comes back, however little it is. */
+static void reclaim_of_a_full_device(void **state)
+{
+	u64 avail;
+	struct cost w;
+	u32 g;
+
+	cost_open(&w, 90000, 4096);
+	for (g = 0; g < KEPT; g++)
+		generation(&w, EACH, 1 << 26);
+	checkpoint(w.s);
+	until_idle(w.s);
+	assert_true(w.s->alloc.avail < 90000 / 8);
+	avail = w.s->alloc.avail;
+	del_gens(&w.m, w.s, 1, 1);
+	until_idle(w.s);
+	checkpoint(w.s);
+	assert_true(w.s->alloc.avail >= avail + EACH - 20);
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
+/* What is unneeded is known after a restart, too. */
+static void garbage_is_remembered(void **state)
+{
+	const u8 fingerprint[SD_FINGERPRINT_SIZE] = { 0 };
+	struct cost w;
+	u64 garbage = 0;
+	u32 g, i;
+
+	cost_open(&w, 400000, EACH * KEPT / 8);
+	for (g = 0; g < KEPT; g++)
+		generation(&w, EACH, 1 << 26);
+	checkpoint(w.s);
+	until_idle(w.s);
+	for (g = 1; g <= 6; g++)
+		del_gens(&w.m, w.s, g, g);
+	assert_int_equal(sd_detach(w.s, fingerprint), 0);
+	reopen(&w);
+	for (i = 0; i < w.s->cur->nr_runs; i++)
+		garbage += w.s->cur->runs[i]->garbage;
+	assert_in_range(garbage, 6 * EACH * 9 / 10, 6 * EACH);
+	cost_close(&w);
+}
+
+/* O(log) runs, however many intervals, while and after; and the catalog shrinks with them. */
+static void few_runs(void **state)
+{
+	u32 g, most = 0, bound = 0, n;
+	struct cost w;
+
+	cost_open(&w, 200000, 1024);
+	for (n = 1; n < 600; n *= SD_MERGE_WIDTH)
+		bound += SD_MERGE_WIDTH - 1;
+	for (g = 0; g < 600; g++) {
+		generation(&w, 50, 1 << 20);
+		checkpoint(w.s);
+		while (sd_background_work(w.s) >= SD_WORK_SOON)
+			assert_int_equal(whole_step_flags(w.s, 0), 0);
+		most = max(most, w.s->cur->nr_runs);
+	}
+	assert_in_range(most, 3, bound + 2);
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
+/* Metadata written for a copied chunk over its whole life: random writes, @keep generations kept. */
+static void life_in_bytes(void **state)
+{
+	u64 writes = 0, copied;
+	const u32 keep = 30;
+	struct cost w;
+	u32 g;
+
+	/* Tables as large against the whole as 256 k records are against 100 generations of 20,000. */
+	cost_open(&w, 400000, 7680);
+	for (g = 1; g <= 3 * keep; g++) {
+		if (g == keep + 1)
+			writes = w.m.writes;
+		generation(&w, EACH, 1 << 28);
+		if (g > keep) {
+			del_gens(&w.m, w.s, g - keep, g - keep);
+			until_idle(w.s);
+		}
+	}
+	copied = 2 * keep * EACH;
+	print_message("%llu bytes of metadata for a copied chunk\n", (unsigned long long)((w.m.writes - writes) * 4096 / copied));
+	assert_in_range((w.m.writes - writes) * 4096 / copied, 36, 180);	/* the catalog of so small a store is a tenth of it */
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
+/* A merge that is interrupted by crashes goes on where it was. */
+static void merges_go_on(void **state)
+{
+	u64 blocks, writes, slices = 0;
+	struct cost w;
+	u32 i;
+
+	cost_open(&w, 200000, 32768);
+	for (i = 0; i < 4; i++) {
+		generation(&w, 10000, 1 << 24);
+		checkpoint(w.s);
+	}
+	blocks = sd_run_blocks(40000);
+	for (writes = 0; ; slices++) {
+		reopen(&w);
+		assert_int_equal(w.m.writes, 0);
+		w.s->slice_records = 2000;
+		if (sd_background_work(w.s) < SD_WORK_SOON)
+			break;
+		assert_int_equal(whole_step_flags(w.s, 0), 0);
+		writes += w.m.writes;
+	}
+	assert_in_range(slices, 18, 22);
+	assert_in_range(writes, blocks, blocks + 12 * slices);
+	assert_int_equal(w.s->cur->nr_runs, 1);
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(real_sizes),
 		cmocka_unit_test(readers_without_locks),
+		cmocka_unit_test(attach_costs_the_log),
+		cmocka_unit_test(attach_is_careful_without_a_superblock),
+		cmocka_unit_test(generations_cost_nothing),
+		cmocka_unit_test(reclaim_follows_change),
+		cmocka_unit_test(reclaim_of_a_full_device),
+		cmocka_unit_test(garbage_is_remembered),
+		cmocka_unit_test(few_runs),
+		cmocka_unit_test(life_in_bytes),
+		cmocka_unit_test(merges_go_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
