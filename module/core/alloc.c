@@ -222,6 +222,45 @@ void sd_alloc_exit(struct sd_store *s)
 	a->g = NULL;
 }
 
+/* ---- growing ------------------------------------------------------------------------------------- */
+
+int sd_alloc_grow(struct sd_store *s, u64 nr_blocks, struct sd_ginfo *g, struct sd_blocks *retire)
+{
+	struct sd_alloc *a = &s->alloc;
+	u32 old = a->nr_groups, i;
+	u64 from = a->end, to = min(nr_blocks, group_addr(a, old));
+	struct sd_bpage *p;
+	/* Its page shows what is behind the old end as in use. */
+	int err = sd_alloc_get_page(s, old - 1, &p);
+
+	if (!err && from < to)
+		err = sd_blocks_add(retire, from, to - from);
+	if (err)
+		return err;
+	memcpy(g, a->g, (size_t)old * sizeof(*g));
+	sd_free(a->g);
+	a->g = g;
+	a->end = nr_blocks;
+	a->nr_groups = DIV_ROUND_UP(nr_blocks - a->start, SD_GROUP_BLOCKS);
+	for (i = old; i < a->nr_groups; i++) {
+		g[i].free = sd_group_capacity(a, i);
+		a->free += g[i].free;
+	}
+	if (sd_planted(SD_PLANT_GROW_EARLY))
+		sd_alloc_open_groups(s, old);
+	return from < to ? sd_alloc_drop(s, from, to - from) : 0;
+}
+
+void sd_alloc_open_groups(struct sd_store *s, u32 from)
+{
+	struct sd_alloc *a = &s->alloc;
+
+	for (; from < a->nr_groups; from++) {
+		a->avail += a->g[from].free - a->g[from].avail;
+		a->g[from].avail = a->g[from].free;
+	}
+}
+
 /* ---- taking -------------------------------------------------------------------------------------- */
 
 /* First free stretch of at least @unit blocks at or after @from. */

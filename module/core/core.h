@@ -115,6 +115,12 @@ void sd_close(struct sd_store *store);
 int sd_attach(struct sd_store *store, u64 primary_sectors);
 
 /**
+ * sd_resize_primary() - [M] the primary has another size from now on (durable); no step is under way
+ * Generations keep theirs. An error leaves the size on the device as it was.
+ */
+int sd_resize_primary(struct sd_store *store, u64 primary_sectors);
+
+/**
  * sd_detach() - [M+B: nothing else runs] checkpoint everything and mark the store clean
  * @fingerprint: SD_FINGERPRINT_SIZE bytes that the caller compares at the next attach; opaque here
  */
@@ -250,9 +256,15 @@ enum sd_work sd_background_work(struct sd_store *store);
 
 struct sd_step;
 #define SD_STEP_CHECKPOINT	(1u << 0)	/* checkpoint whether needed or not */
+/*
+ * Take what the device has become larger by: sd_dev.nr_blocks has been raised (under the store lock) before. The blocks can be used when the step has
+ * ended; after a crash the store has its old size or its new one. -ENODATA when there is nothing to take.
+ */
+#define SD_STEP_GROW		(1u << 1)
 /**
  * sd_step_begin() - [M] choose and prepare one bounded piece of work (a merge slice, a checkpoint, or both in one transaction)
- * Return: 0; -EAGAIN: an old version is still referenced by a reader, try again in a moment; -ENODATA: nothing to do; -EIO: store failed; -ENOMEM
+ * Return: 0; -EAGAIN: an old version is still referenced by a reader, try again in a moment; -ENODATA: nothing to do; -EIO: store failed; -ENOMEM;
+ * -ENOSPC: no room for what the transaction itself needs
  */
 int sd_step_begin(struct sd_store *store, u32 flags, struct sd_step **step);
 /** sd_step_run() - [B] first half of the I/O: merge slice. Return: 0 or -errno (then straight to sd_step_end) */

@@ -44,6 +44,7 @@ enum sd_plant_id {
 	SD_PLANT_CATALOG_AGAIN,		/* replay applies what the catalog has */
 	SD_PLANT_DURABLE_AHEAD,		/* an image says that groups in flight are durable */
 	SD_PLANT_READERS_IGNORED,	/* blocks are free although an old version needs them */
+	SD_PLANT_GROW_EARLY,		/* what the device has grown by is given out at once */
 };
 #ifdef SD_PLANT
 extern u32 sd_plant;
@@ -116,6 +117,12 @@ void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr);	/* taken → free ag
 int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr);	/* part of a transaction → not of the next; still busy */
 void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr);	/* dropped → free again */
 int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr);	/* recovery: is in use by a replayed record */
+/*
+ * Growing, in prepare: the store ends at @nr_blocks now, with @g (zeroed, one for each group then; taken over when 0 is returned) for its groups. None of the
+ * new blocks is given out yet: those of the group that was the last one are dropped (into @retire), new groups wait for sd_alloc_open_groups().
+ */
+int sd_alloc_grow(struct sd_store *s, u64 nr_blocks, struct sd_ginfo *g, struct sd_blocks *retire);
+void sd_alloc_open_groups(struct sd_store *s, u32 from);
 /* Is the block in use as of the last committed state? For check.c. */
 int sd_alloc_test(struct sd_store *s, u64 addr, bool *used);
 int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page);
@@ -381,6 +388,9 @@ struct sd_step {
 	struct sd_blocks retire;
 	u64 tail, tail_seq;
 	u32 tail_link;
+	u64 grow_to;			/* blocks; 0: the size stays */
+	struct sd_ginfo *grow_groups;
+	u32 grow_from;			/* first new group */
 };
 
 /* ---- sb.c, open.c ------------------------------------------------------------------------------------------ */
@@ -419,6 +429,7 @@ struct sd_store {
 	u64 meta_written, journal_written, checkpoints, merges, replayed_groups, dropped_groups;
 };
 
+u64 sd_usable_blocks(u64 dev_blocks, u64 group_start);
 int sd_super_read(struct sd_store *s, struct sd_disk_super *super);
 void sd_super_encode(struct sd_store *s, struct sd_disk_super *super);
 int sd_super_write(struct sd_store *s, const struct sd_disk_super *super, u64 txid);	/* flushed */

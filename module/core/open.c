@@ -186,6 +186,12 @@ int sd_attach(struct sd_store *s, u64 primary_sectors)
 	return sd_super_write_now(s);
 }
 
+int sd_resize_primary(struct sd_store *s, u64 primary_sectors)
+{
+	s->primary_sectors = primary_sectors;
+	return s->failed ? 0 : sd_super_write_now(s);
+}
+
 int sd_detach(struct sd_store *s, const u8 *fingerprint)
 {
 	int err;

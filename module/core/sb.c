@@ -191,13 +191,21 @@ static u64 journal_default(u64 nr_blocks)
 	return min_t(u64, max_t(u64, n, 128), 16384);
 }
 
+/* How much of a device a store takes: a last group with no room for anything but its bitmaps is left out. */
+u64 sd_usable_blocks(u64 dev_blocks, u64 group_start)
+{
+	u64 rest = dev_blocks - group_start;
+	u64 last = rest - sd_div64(rest, SD_GROUP_BLOCKS) * SD_GROUP_BLOCKS;
+
+	return last < 16 ? dev_blocks - last : dev_blocks;
+}
+
 int sd_format(struct sd_dev *dev, const struct sd_format_params *p)
 {
 	u32 chunk = p->chunk_size ? p->chunk_size : SD_BLOCK_SIZE;
 	u64 journal = p->journal_blocks ? p->journal_blocks : journal_default(dev->nr_blocks);
 	struct sd_disk_super *d;
 	struct sd_store *s;
-	u64 rest, last;
 	int err;
 
 	if (chunk < SD_BLOCK_SIZE || chunk > 1u << 20 || !is_power_of_2(chunk) || journal < 4 * SD_GROUP_MAX_BLOCKS)
@@ -211,10 +219,7 @@ int sd_format(struct sd_dev *dev, const struct sd_format_params *p)
 	err = s && d ? 0 : -ENOMEM;
 	if (err)
 		goto out;
-	/* A last group with no room for anything but its bitmaps is left out. */
-	rest = dev->nr_blocks - 2 - journal;
-	last = rest - sd_div64(rest, SD_GROUP_BLOCKS) * SD_GROUP_BLOCKS;
-	s->nr_blocks = last < 16 ? dev->nr_blocks - last : dev->nr_blocks;
+	s->nr_blocks = sd_usable_blocks(dev->nr_blocks, 2 + journal);
 	s->dev = dev;
 	memcpy(s->uuid, p->uuid, sizeof(s->uuid));
 	s->chunk_size = chunk;

@@ -11,6 +11,9 @@
  *
  * Groups that are committed between prepare and end go into the new active table; their place in the journal is behind the tail that the new
  * superblock names.
+ *
+ * A device that has grown is taken in by a step, too: the superblock with the new size is the one that says so. What is behind the old end is not given out before
+ * that is durable: a group in the journal must not name a block that the store, after a crash, does not have.
  */
 #include "internal.h"
 
@@ -88,6 +91,33 @@ static u64 prepare_needs(struct sd_store *s, bool freeze)
 	return sd_run_blocks(records) + 2ull * s->cat.nr + s->cat.nr_index + s->alloc.nr_groups / 128 + 16;
 }
 
+/* -ENODATA: it has not grown. */
+static int plan_growth(struct sd_store *s, struct sd_step *st)
+{
+	u64 to = sd_usable_blocks(s->dev->nr_blocks, s->alloc.start);
+
+	if (s->dev->nr_blocks <= s->nr_blocks || to <= s->nr_blocks)
+		return -ENODATA;
+	st->grow_groups = sd_zalloc(DIV_ROUND_UP(to - s->alloc.start, SD_GROUP_BLOCKS) * sizeof(*st->grow_groups));
+	if (!st->grow_groups)
+		return -ENOMEM;
+	st->grow_to = to;
+	return 0;
+}
+
+static int grow(struct sd_store *s, struct sd_step *st)
+{
+	int err;
+
+	st->grow_from = s->alloc.nr_groups;
+	err = sd_alloc_grow(s, st->grow_to, st->grow_groups, &st->retire);
+	if (err)
+		return err;
+	st->grow_groups = NULL;
+	s->nr_blocks = st->grow_to;
+	return 0;
+}
+
 int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 {
 	enum sd_work wanted;
@@ -106,8 +136,11 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 	st->s = s;
 	st->flags = flags;
 	st->txid = s->txid + 1;
-	st->freeze = flags & SD_STEP_CHECKPOINT || wanted != SD_WORK_NONE;
-	if (!(flags & SD_STEP_CHECKPOINT) && wanted != SD_WORK_NOW) {
+	st->freeze = flags & SD_STEP_CHECKPOINT || (wanted != SD_WORK_NONE && !(flags & SD_STEP_GROW));
+	err = flags & SD_STEP_GROW ? plan_growth(s, st) : 0;
+	if (err)
+		goto out;
+	if (!flags && wanted != SD_WORK_NOW) {
 		err = sd_merge_begin(s, true, &st->merge);
 		if (err && err != -ENODATA && !st->freeze)
 			goto out;
@@ -115,14 +148,14 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 	if (st->freeze && sd_mem_shared(s->spare))
 		st->freeze = false;
 	err = st->merge ? 0 : flags & SD_STEP_CHECKPOINT || wanted != SD_WORK_NONE ? -EAGAIN : -ENODATA;
-	if (!st->freeze && !st->merge)
+	if (!st->freeze && !st->merge && !st->grow_to)
 		goto out;
 	err = -ENOSPC;
 	if (s->alloc.avail < prepare_needs(s, st->freeze) && st->merge) {
 		sd_merge_free(s, st->merge, true);
 		st->merge = NULL;
 	}
-	if (s->alloc.avail < prepare_needs(s, st->freeze) || (!st->freeze && !st->merge))
+	if (s->alloc.avail < prepare_needs(s, st->freeze) || (!st->freeze && !st->merge && !st->grow_to))
 		goto out;
 	s->step = st;
 	*step = st;
@@ -130,6 +163,7 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 out:
 	if (st->merge)
 		sd_merge_free(s, st->merge, true);
+	sd_free(st->grow_groups);
 	sd_free(st);
 	return err;
 }
@@ -292,7 +326,9 @@ int sd_step_prepare(struct sd_step *st)
 	next = st->next = sd_version_clone(s->cur);
 	if (!next)
 		return -ENOMEM;
-	if (st->merge)
+	if (st->grow_to)
+		err = grow(s, st);
+	if (!err && st->merge)
 		err = sd_merge_apply(s, st->merge, next);
 	if (!err && st->frozen) {
 		sd_mem_put(next->frozen);
@@ -378,6 +414,8 @@ static void step_done(struct sd_store *s, struct sd_step *st)
 	s->j.tail = st->tail;
 	s->j.tail_seq = st->tail_seq;
 	s->j.tail_link = st->tail_link;
+	if (st->grow_to)
+		sd_alloc_open_groups(s, st->grow_from);
 	old->retire = st->retire;
 	memset(&st->retire, 0, sizeof(st->retire));
 	sd_version_swap(s, st->next);
@@ -422,6 +460,7 @@ int sd_step_end(struct sd_step *st, int err)
 	sd_blocks_clear(&st->run_space);
 	sd_blocks_clear(&st->retire);
 	writes_free(&st->writes);
+	sd_free(st->grow_groups);
 	sd_free(st->super);
 	sd_free(st);
 	return err;

@@ -368,6 +368,24 @@ void simdev_init(struct simdev *d, u64 nr_blocks)
 	d->cache = xzalloc(nr_blocks * sizeof(*d->cache));
 }
 
+static void image_grow(struct image *im, u64 nr_blocks)
+{
+	u32 nr = DIV_ROUND_UP(nr_blocks, SLOTS);
+
+	im->page = xrealloc(im->page, nr * sizeof(*im->page));
+	memset(im->page + im->nr_pages, 0, (nr - im->nr_pages) * sizeof(*im->page));
+	im->nr_pages = nr;
+}
+
+void simdev_grow(struct simdev *d, u64 nr_blocks)
+{
+	image_grow(&d->now, nr_blocks);
+	image_grow(&d->safe, nr_blocks);
+	d->cache = xrealloc(d->cache, nr_blocks * sizeof(*d->cache));
+	memset(d->cache + d->dev.nr_blocks, 0, (nr_blocks - d->dev.nr_blocks) * sizeof(*d->cache));
+	d->dev.nr_blocks = nr_blocks;
+}
+
 void simdev_exit(struct simdev *d)
 {
 	u32 i;

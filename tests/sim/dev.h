@@ -50,6 +50,7 @@ struct simdev {
 };
 
 void simdev_init(struct simdev *d, u64 nr_blocks);
+void simdev_grow(struct simdev *d, u64 nr_blocks);
 void simdev_exit(struct simdev *d);
 void simdev_from_crash(struct simdev *d, const struct simdev *crashed);	/* a random result of losing power */
 

@@ -412,6 +412,8 @@ void foreground(void)
 	/* The allocator's cursors are hints: back to the start, so that what becomes free is used again at once. */
 	if (!rnd(4))
 		S.store->alloc.data_group = S.store->alloc.data_bit = S.store->alloc.meta_bit = 0;
+	else if (!rnd(4))
+		S.store->alloc.data_group = S.store->alloc.nr_groups - 1;
 	if (S.fail_rate && !rnd(S.fail_rate))
 		fail_store();
 	else if (dice < 22)
@@ -446,6 +448,7 @@ static void some_foreground(u32 n)
 bool background(u32 flags)
 {
 	u64 checkpoints = S.store->checkpoints, merges = S.store->merges;
+	u32 groups = S.store->alloc.nr_groups;
 	struct sd_step *st;
 	int err = sd_step_begin(S.store, flags, &st), end;
 
@@ -464,14 +467,21 @@ bool background(u32 flags)
 	if (!err)
 		err = sd_step_prepare(st);
 	if (!err) {
-		some_foreground(rnd(4));
+		if (flags & SD_STEP_GROW)
+			S.store->alloc.data_group = S.store->alloc.nr_groups - 1;
+		some_foreground(flags & SD_STEP_GROW ? rnd(200) : rnd(4));
 		S.in_background = S.in_write = true;
 		err = sd_step_write(st);
 		S.in_background = S.in_write = false;
 		some_foreground(rnd(4));
 	}
+	groups = S.store->alloc.nr_groups - groups;
 	end = sd_step_end(st, err);
 	S.in_step = false;
+	if (!end && flags & SD_STEP_GROW) {
+		C.grown++;
+		C.new_groups += groups;
+	}
 	if (S.failed && !S.dev->dead) {
 		if (sd_store_fail(S.store))
 			fail("the store has failed, and not durably");

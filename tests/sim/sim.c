@@ -123,6 +123,7 @@ static void parameters(u64 seed)
 	}
 	if (!S.bulk && !rnd(12))
 		S.nr_blocks = SD_GROUP_BLOCKS + 600 + rnd(4000);
+	S.most_blocks = S.nr_blocks + (seed % 3 == 1 ? 2 * SD_GROUP_BLOCKS : rnd(2) ? 3000 : 0);
 	S.m.nr_chunks = S.bulk ? 100 + rnd(MAX_CHUNKS - 100) : 8 + rnd(MAX_CHUNKS - 8);
 	for (i = 0; i < S.m.nr_chunks; i++)
 		S.m.primary[i] = rnd(8) ? ++S.next_version : V_ZERO;
@@ -209,6 +210,17 @@ static void detach(void)
 	}
 }
 
+/* The device grows; with luck by so little that it is of no use, and the store only later, or after a crash in between. */
+static void grow(void)
+{
+	u64 room = S.most_blocks - S.dev->dev.nr_blocks;
+
+	if (room && rnd(4))
+		simdev_grow(S.dev, S.dev->dev.nr_blocks + 1 + rnd(rnd(2) ? min_t(u64, room, 40) : room));
+	if (rnd(4))
+		background(SD_STEP_GROW | (rnd(2) ? SD_STEP_CHECKPOINT : 0));
+}
+
 static void event(void)
 {
 	u32 dice = rnd(400);
@@ -223,6 +235,8 @@ static void event(void)
 		quiesce();
 	} else if (dice == 1 && !rnd(3)) {
 		detach();
+	} else if (dice == 2) {
+		grow();
 	} else if (dice < 10 || S.stuck) {
 		if (!background(rnd(8) ? 0 : SD_STEP_CHECKPOINT))
 			drop_readers();
@@ -292,6 +306,7 @@ static const struct plant {
 	{ SD_PLANT_SUPER_UNFLUSHED, "no flush after the superblock" },
 	{ SD_PLANT_REUSE_EARLY, "dropped blocks are given out before the transaction is durable" },
 	{ SD_PLANT_READERS_IGNORED, "blocks are given out while an old version needs them" },
+	{ SD_PLANT_GROW_EARLY, "what the device has grown by is given out at once" },
 	{ SD_PLANT_NO_DATA_CRC, "replay does not check data" },
 	{ SD_PLANT_DURABLE_AHEAD, "an image calls groups in flight durable" },
 	{ SD_PLANT_NO_EPOCH, "neither epoch nor chain tell old images from new ones" },
@@ -361,7 +376,7 @@ static bool covered(void)
 		{ "groups dropped", C.dropped }, { "relocations", C.relocated }, { "full devices", C.enospc }, { "full journals or tables", C.eagain },
 		{ "readers", C.readers }, { "detaches", C.detaches }, { "failed stores", C.fails }, { "quiet moments", C.quiesced },
 		{ "data", C.kinds[SD_KIND_DATA] }, { "zero", C.kinds[SD_KIND_ZERO] }, { "bad", C.kinds[SD_KIND_BAD] },
-		{ "marks", C.kinds[SD_KIND_MARK] }, { "changed chunks", C.changed_seen }, { "losses", C.losses }, { "errors of the device", C.faults },
+		{ "marks", C.kinds[SD_KIND_MARK] }, { "changed chunks", C.changed_seen }, { "losses", C.losses }, { "growths", C.grown }, { "new block groups", C.new_groups }, { "errors of the device", C.faults },
 	};
 	bool all = true;
 	u32 i;

@@ -113,13 +113,14 @@ struct sim {
 	enum { FAIL_NO, FAIL_TRIED, FAIL_DURABLE } failed;
 	u8 fingerprint[SD_FINGERPRINT_SIZE];
 	u32 stuck;
+	u64 most_blocks;		/* how far the device may grow */
 };
 
 extern struct sim S;
 
 struct counters {
 	u64 cuts, nested, second, deaths, events, groups, gens, checkpoints, merges, replayed, dropped, relocated, faults, enospc, eagain, readers, detaches,
-		fails, quiesced, kinds[5], changed_seen, losses;
+		fails, quiesced, grown, new_groups, kinds[5], changed_seen, losses;
 };
 extern struct counters C;
 
