@@ -103,6 +103,10 @@ int snap_store_open(struct snap_volume *vol, const struct snap_store_opts *opts)
 const char *snap_store_misfit(struct snap_volume *vol, sector_t size);
 /* Refused with -EMEDIUMTYPE when the primary does not fit, unless vol->accept_changed: then the generations are given up. The store is in use afterwards. */
 int snap_store_attach(struct snap_volume *vol, sector_t size);
+/* The primary has grown while in use. May block. */
+void snap_store_resize_primary(struct snap_volume *vol, sector_t size);
+/* Take what the diff has grown by, under writes. 0, -EINVAL (it has shrunk), -ENOSPC, -EIO, -ENOMEM. May block. */
+int snap_store_grow(struct snap_store *s);
 /* No change of the generations is accepted any more; those under way have ended when it returns. */
 void snap_store_shut(struct snap_store *s);
 /* Worker and background thread stopped, nothing in flight: everything durable, marked clean (if it was attached). The store answers -EIO afterwards. */

@@ -8,8 +8,8 @@
  *   kernel log                                  what an administrator must find afterwards
  *
  * The dm device is there for as long as the volume is not dead, and dead is set under vol->control after the copy path's
- * housekeeping has ended or with it unable to start: events come from holders of vol->control and from the housekeeping work, so that neither
- * sees the dm device go. After that only the multicast remains (detached, deactivated).
+ * housekeeping has ended or with it unable to start: events come from holders of vol->control, from the housekeeping work and from dm's own resume, so that none
+ * of them sees the dm device go. After that only the multicast remains (detached, deactivated).
  */
 #include <linux/kobject.h>
 #include "snapdiff.h"
@@ -39,6 +39,7 @@ static const struct {
 	[SNAPDIFF_EVENT_BAD_CHUNK]	= { "bad-chunk", HOW_WARN, .often = true },
 	[SNAPDIFF_EVENT_PINNED]		= { "pinned", HOW_QUIET },
 	[SNAPDIFF_EVENT_UNPINNED]	= { "unpinned", HOW_QUIET },
+	[SNAPDIFF_EVENT_RESIZED]	= { "resized", HOW_INFO },
 };
 
 static atomic_t event_seq = ATOMIC_INIT(1);

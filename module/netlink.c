@@ -119,16 +119,13 @@ static int do_volume_set(struct sk_buff *skb, struct genl_info *info)
 
 	if (IS_ERR(vol))
 		return PTR_ERR(vol);
-	if (info->attrs[SNAPDIFF_A_REREAD_SIZE]) {
-		snap_refuse(info->extack, "%s: a volume takes another size with a new table, not here", vol->name);
-		err = -EOPNOTSUPP;
-		goto put;
-	}
 	err = snap_nl_enter(vol, info->extack);
 	if (err)
 		goto put;
 	if (info->attrs[SNAPDIFF_A_ON_FULL])
 		WRITE_ONCE(vol->on_full, nla_get_u8(info->attrs[SNAPDIFF_A_ON_FULL]));
+	if (info->attrs[SNAPDIFF_A_REREAD_SIZE])
+		err = snap_volume_grow_diff(vol, info->extack);
 	snap_nl_leave(vol);
 put:
 	snap_volume_put(vol);

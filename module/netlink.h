@@ -37,6 +37,7 @@ struct snap_nl_dump {
 	u32 from;				/* generation or disk to go on with */
 	u32 g1, g2;
 	u64 pos, end;				/* bytes */
+	u64 grown;				/* changes: from here on the older generation has nothing */
 	unsigned int seq;			/* snap_event_seq() at the start */
 	int refused;				/* what the first call shall answer, and why */
 	const char *why;

@@ -79,10 +79,11 @@ static int map_check(struct snap_volume *vol, struct snap_nl_dump *d, u64 *end, 
 
 static int changes_check(struct snap_volume *vol, struct snap_nl_dump *d, u64 *end, struct netlink_ext_ack *extack)
 {
-	u64 size = (u64)vol->size << SECTOR_SHIFT;
+	u64 size = (u64)READ_ONCE(vol->size) << SECTOR_SHIFT;
 	struct snap_gen gen;
 	int err = extents_gen(vol, d->g1, &gen, extack);
 
+	d->grown = err ? 0 : round_down(gen.size, (u64)vol->chunk_sectors << SECTOR_SHIFT);
 	if (!err && d->g2) {
 		err = extents_gen(vol, d->g2, &gen, extack);
 		size = gen.size;
@@ -98,6 +99,21 @@ static int extents_refused(struct snap_volume *vol, struct snap_nl_dump *d, bool
 	else
 		snap_refuse(extack, "%s@%u: the %s cannot be read: error %d", vol->name, d->g1, changes ? "changed set" : "map", err);
 	return err;
+}
+
+/* What lies behind the end of the older generation is new, written or not: one extent, behind those that have been recorded. */
+static int get_changes(struct snap_volume *vol, struct snap_nl_dump *d, u64 end, struct snapdiff_extent *out, u32 max)
+{
+	u64 known = min(end, d->grown);
+	int n = d->pos < known ? snap_store_changes(vol, d->g1, d->g2, &d->pos, known, out, max) : 0;
+
+	if (n || d->pos >= end)
+		return n;
+	memset(out, 0, sizeof(*out));
+	out->offset = d->pos;
+	out->length = end - d->pos;
+	d->pos = end;
+	return 1;
 }
 
 /*
@@ -122,7 +138,7 @@ static int put_extents(struct sk_buff *skb, struct netlink_callback *cb, struct 
 		return -EMSGSIZE;
 	}
 	if (changes)
-		n = snap_store_changes(vol, d->g1, d->g2, &d->pos, end, nla_data(attr), max);
+		n = get_changes(vol, d, end, nla_data(attr), max);
 	else
 		n = snap_store_map(vol, d->g1, &d->pos, end, nla_data(attr), max);
 	if (n <= 0) {

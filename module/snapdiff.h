@@ -108,6 +108,11 @@ struct snap_volume *snap_volume_find(const char *name);
 struct snap_volume *snap_volume_next(u64 *pos);
 void snap_volume_get(struct snap_volume *vol);
 void snap_volume_put(struct snap_volume *vol);
+/**
+ * snap_volume_grow_diff() - the store takes what the differential volume has become larger by; with control held. May block.
+ * 0, also when it has the same size; -EINVAL: it is smaller; -EIO, -ENOSPC, -ENOMEM, with the text in @extack.
+ */
+int snap_volume_grow_diff(struct snap_volume *vol, struct netlink_ext_ack *extack);
 /** snap_target_event() - dm_table_event() of the volume's live table. May sleep. Nothing when @vol is dead. */
 void snap_target_event(struct snap_volume *vol);
 int snap_target_init(void);

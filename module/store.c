@@ -611,7 +611,7 @@ const char *snap_store_misfit(struct snap_volume *vol, sector_t size)
  * snap_store_attach() - the volume is going to be written: compare primary and store, mark the store as in use
  * @size: sectors of the primary now
  *
- * Also when the size changes while it is in use. The copy worker runs, no bio is in the target. May block. Generations that do not fit are lost before the
+ * Also when the size shrinks while it is in use. The copy worker runs, no bio is in the target. May block. Generations that do not fit are lost before the
  * store is marked: after a crash in between the comparison is made again. Marking begins a new epoch of the journal, so what is in it is checkpointed
  * before. A primary that does not fit is refused unless that was asked for: it may be the wrong device. Return: 0; -EMEDIUMTYPE; -errno.
  */
@@ -645,6 +645,27 @@ int snap_store_attach(struct snap_volume *vol, sector_t size)
 	if (!err)
 		vol->accept_changed = false;
 	return err;
+}
+
+/**
+ * snap_store_resize_primary() - the primary of a volume that is in use has become larger
+ * @size: its sectors
+ *
+ * No bio is in the target. May block. A diff that does not take it fails, as with every other write of metadata: the primary goes on.
+ */
+void snap_store_resize_primary(struct snap_volume *vol, sector_t size)
+{
+	struct snap_store *s = vol->store;
+	unsigned int noio;
+	int err;
+
+	mutex_lock(&s->stepping);
+	noio = snap_store_lock(s);
+	err = s->failed ? 0 : sd_resize_primary(s->core, size);
+	snap_store_unlock(s, noio);
+	mutex_unlock(&s->stepping);
+	if (err)
+		snap_store_fail(s, err, "the new size of the primary could not be written");
 }
 
 /** snap_store_shut() - no change of the generations is accepted any more; those under way have ended when it returns */

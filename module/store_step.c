@@ -87,6 +87,42 @@ int snap_store_checkpoint(struct snap_store *s)
 	return err == -ENODATA ? 0 : err;
 }
 
+/**
+ * snap_store_grow() - take what the differential volume has become larger by
+ *
+ * Under writes; May block. Return: 0, also when there is nothing to take; -EINVAL: it is smaller than its store; -ENOSPC: no room for the transaction;
+ * -EIO: the store has failed; -ENOMEM.
+ */
+int snap_store_grow(struct snap_store *s)
+{
+	u64 blocks = bdev_nr_sectors(s->vol->diff_bdev) / SNAP_BLOCK_SECTORS;
+	struct sd_info info;
+	unsigned int noio;
+	int err;
+
+	mutex_lock(&s->stepping);
+	noio = snap_store_lock(s);
+	sd_info(s->core, &info);
+	err = s->failed ? -EIO : blocks < info.nr_blocks ? -EINVAL : 0;
+	if (!err)
+		WRITE_ONCE(s->dev.nr_blocks, blocks);
+	snap_store_unlock(s, noio);
+	if (!err) {
+		noio = memalloc_noio_save();
+		err = one_step(s, SD_STEP_GROW);
+		memalloc_noio_restore(noio);
+	}
+	mutex_unlock(&s->stepping);
+	if (err)
+		return err == -ENODATA ? 0 : err;
+	noio = snap_store_lock(s);
+	s->exhausted = false;
+	snap_store_unlock(s, noio);
+	snap_cow_kick(s->vol->cow);
+	snap_cow_house(s->vol->cow, SNAP_HOUSE_SPACE);
+	return 0;
+}
+
 static enum sd_work look(struct snap_store *s, bool *urgent)
 {
 	unsigned int noio = snap_store_lock(s);

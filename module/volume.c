@@ -3,10 +3,14 @@
  * Volumes: the list of them, how one comes to be and goes.
  *
  *   opened	by the first table that names the pair (constructor): the store is recovered, nothing is written to the primary's side
+ *			It is in the list while that goes on, without a table: the pair is taken, and nobody waits for a slow diff
  *   attached	first resume: the primary is compared, the store marked as in use; the volume can be found by name
  *   dead	its last table is being destroyed: unreachable -> virtual volumes EIO, no change accepted -> drained -> threads ended -> store
  *		detached, devices given back. It stays in the list until then, so that nobody opens the pair meanwhile
  *   freed	the last reference (virtual volumes, netlink operations) is put
+ *
+ * Resuming again takes nothing but a larger primary. It must not wait for vol->control: who cuts a generation holds it while he waits for a filesystem that
+ * cannot write as long as the device is suspended.
  *
  * dm has waited for all bios before it destroys a table, and a table that is destroyed has left the device: nobody can be inside map.
  */
@@ -135,7 +139,22 @@ static int check_pair(struct dm_target *ti, struct block_device *primary, struct
 		ti->error = "logical blocks larger than 4096 bytes are not supported";
 	else if (ti->begin)
 		ti->error = "the target must begin at sector 0";
-	else if (ti->len != bdev_nr_sectors(primary))
+	else
+		return 0;
+	return -EINVAL;
+}
+
+/*
+ * A volume has the size of its primary. One that runs (@vol) can become larger, and stays as it is until that is wanted; it cannot become smaller, because
+ * what is cut off is lost to its generations.
+ */
+static int check_length(struct dm_target *ti, const struct snap_volume *vol, struct block_device *primary, const struct snap_params *p)
+{
+	sector_t have = bdev_nr_sectors(primary);
+
+	if (vol && ti->len < vol->size && !p->accept_changed)
+		ti->error = "length: a volume cannot shrink while it runs";
+	else if (ti->len != have && !(vol && ti->len == vol->size && ti->len < have))
 		ti->error = "length: is not the size of PRIMARY";
 	else
 		return 0;
@@ -214,22 +233,19 @@ static int volume_parts(struct snap_volume *vol, void (*resubmit)(void *ctx, str
 	return 0;
 }
 
-static struct snap_volume *volume_open(struct dm_target *ti, struct dm_dev *primary, struct dm_dev *diff, const struct snap_params *p,
-				       void (*resubmit)(void *ctx, struct bio_list *bios))
+static int volume_open(struct snap_volume *vol, struct dm_target *ti, const struct snap_params *p,
+		       void (*resubmit)(void *ctx, struct bio_list *bios))
 {
-	struct snap_volume *vol = volume_alloc(ti, primary, diff);
 	struct snap_store_opts opts = { .mem_records = p->mem_records, .error = &ti->error };
-	int err = -ENOMEM;
+	int err;
 
 	ti->error = "no memory for the volume";
-	if (!vol)
-		return ERR_PTR(err);
 	err = dm_copy_name_and_uuid(vol->md, vol->name, NULL);
 	if (!err)
 		err = snap_store_open(vol, &opts);
 	if (err)
-		goto put;
-	if (vol->chunk_sectors < bdev_logical_block_size(primary->bdev) >> SECTOR_SHIFT) {
+		return err;
+	if (vol->chunk_sectors < bdev_logical_block_size(vol->primary_bdev) >> SECTOR_SHIFT) {
 		ti->error = "DIFF: its chunks are smaller than the logical blocks of PRIMARY";
 		err = -EINVAL;
 		goto close;
@@ -243,15 +259,41 @@ static struct snap_volume *volume_open(struct dm_target *ti, struct dm_dev *prim
 	ti->error = "no memory for the volume";
 	err = volume_parts(vol, resubmit);
 	if (!err)
-		return vol;
+		return 0;
 close:
 	snap_store_stop(vol->store);
 	if (vol->cow)
 		snap_cow_stop(vol->cow);
 	snap_store_close(vol, false);
-put:
+	return err;
+}
+
+/* In the list, without a table. Under snap_volumes_lock. */
+static struct snap_volume *volume_create(struct dm_target *ti, struct dm_dev *primary, struct dm_dev *diff)
+{
+	struct snap_volume *vol = volume_alloc(ti, primary, diff);
+
+	if (!vol) {
+		ti->error = "no memory for the volume";
+		return ERR_PTR(-ENOMEM);
+	}
+	vol->position = ++last_position;
+	list_add_tail(&vol->list, &snap_volumes);
+	return vol;
+}
+
+static void volume_drop(struct snap_volume *vol)
+{
+	mutex_lock(&snap_volumes_lock);
+	list_del_init(&vol->list);
+	mutex_unlock(&snap_volumes_lock);
 	snap_volume_put(vol);
-	return ERR_PTR(err);
+}
+
+static void volume_hold(struct snap_volume *vol, const struct snap_params *p)
+{
+	vol->tables++;
+	vol->accept_changed = p->accept_changed;
 }
 
 /**
@@ -264,25 +306,78 @@ struct snap_volume *snap_volume_open(struct dm_target *ti, struct dm_dev *primar
 				     void (*resubmit)(void *ctx, struct bio_list *bios))
 {
 	struct snap_volume *vol;
+	bool first;
 	int err = check_pair(ti, primary->bdev, diff->bdev);
 
 	if (err)
 		return ERR_PTR(err);
 	mutex_lock(&snap_volumes_lock);
 	vol = find_pair(ti, primary, diff);
-	if (!vol) {
-		vol = volume_open(ti, primary, diff, p, resubmit);
-		if (!IS_ERR(vol)) {
-			vol->position = ++last_position;
-			list_add_tail(&vol->list, &snap_volumes);
-		}
+	first = !vol;
+	if (!IS_ERR(vol) && check_length(ti, vol, primary->bdev, p))
+		vol = ERR_PTR(-EINVAL);
+	else if (first)
+		vol = volume_create(ti, primary, diff);
+	else if (!IS_ERR(vol))
+		volume_hold(vol, p);
+	mutex_unlock(&snap_volumes_lock);
+	if (!first || IS_ERR(vol))
+		return vol;
+
+	err = volume_open(vol, ti, p, resubmit);
+	if (err) {
+		volume_drop(vol);
+		return ERR_PTR(err);
 	}
-	if (!IS_ERR(vol)) {
-		vol->tables++;
-		vol->accept_changed = p->accept_changed;
-	}
+	mutex_lock(&snap_volumes_lock);
+	volume_hold(vol, p);
 	mutex_unlock(&snap_volumes_lock);
 	return vol;
+}
+
+static int first_attach(struct snap_volume *vol, struct dm_target *ti)
+{
+	int err;
+
+	mutex_lock(&vol->control);
+	dm_copy_name_and_uuid(vol->md, vol->name, NULL);
+	WRITE_ONCE(vol->size, ti->len);
+	err = snap_store_attach(vol, ti->len);
+	if (!err) {
+		set_live(vol, ti->table);
+		snap_store_start(vol->store);
+		vol->attached = true;
+		snap_event(vol, SNAPDIFF_EVENT_ATTACHED, 0, 0, NULL);
+	} else {
+		DMERR("%s: the differential volume could not be marked as in use (error %d)", vol->name, err);
+	}
+	mutex_unlock(&vol->control);
+	return err;
+}
+
+static void tell_resized(struct snap_volume *vol, const char *what, u64 from, u64 to)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), "%s: from %llu to %llu bytes", what, from, to);
+	snap_event(vol, SNAPDIFF_EVENT_RESIZED, 0, 0, text);
+}
+
+/* Not under control, see the top. */
+static int resize(struct snap_volume *vol, sector_t size)
+{
+	sector_t old = vol->size;
+	int err = 0;
+
+	if (size > old)
+		snap_store_resize_primary(vol, size);
+	else
+		err = snap_store_attach(vol, size);
+	if (err)
+		return err;
+	WRITE_ONCE(vol->size, size);
+	tell_resized(vol, "primary", (u64)old << SECTOR_SHIFT, (u64)size << SECTOR_SHIFT);
+	return 0;
 }
 
 /**
@@ -292,27 +387,41 @@ struct snap_volume *snap_volume_open(struct dm_target *ti, struct dm_dev *primar
  */
 int snap_volume_attach(struct snap_volume *vol, struct dm_target *ti)
 {
-	sector_t size = ti->len;
-	bool first = !vol->attached;
 	int err = 0;
 
-	mutex_lock(&vol->control);
+	if (!vol->attached)
+		return first_attach(vol, ti);
 	dm_copy_name_and_uuid(vol->md, vol->name, NULL);
-	if (first || size != vol->size) {
-		WRITE_ONCE(vol->size, size);
-		err = snap_store_attach(vol, size);
-		if (err)
-			DMERR("%s: the differential volume could not be marked as in use (error %d)", vol->name, err);
-	}
+	if (ti->len != vol->size)
+		err = resize(vol, ti->len);
 	if (!err)
 		set_live(vol, ti->table);
-	if (first && !err) {
-		snap_store_start(vol->store);
-		vol->attached = true;
-		snap_event(vol, SNAPDIFF_EVENT_ATTACHED, 0, 0, NULL);
-	}
-	mutex_unlock(&vol->control);
 	return err;
+}
+
+/** snap_volume_grow_diff() - the store takes what the differential volume has become larger by; snapdiff.h has more */
+int snap_volume_grow_diff(struct snap_volume *vol, struct netlink_ext_ack *extack)
+{
+	struct snap_store_info info;
+	u64 before;
+	int err;
+
+	snap_store_info(vol->store, &info);
+	before = info.diff_size;
+	err = snap_store_grow(vol->store);
+	if (err == -EINVAL)
+		snap_refuse(extack, "%s: the differential volume has %llu bytes, its store %llu: it cannot shrink", vol->name,
+			    (u64)bdev_nr_sectors(vol->diff_bdev) << SECTOR_SHIFT, before);
+	else if (err == -EIO)
+		snap_refuse(extack, "%s: the differential volume has failed", vol->name);
+	else if (err)
+		snap_refuse(extack, "%s: the differential volume's new size could not be taken: error %d", vol->name, err);
+	if (err)
+		return err;
+	snap_store_info(vol->store, &info);
+	if (info.diff_size != before)
+		tell_resized(vol, "differential volume", before, info.diff_size);
+	return 0;
 }
 
 /* ---- going ------------------------------------------------------------------------------------- */

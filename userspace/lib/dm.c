@@ -261,6 +261,18 @@ static int attach_failed(const char *name, int err, const char *reason, struct s
 	return snap_err_set(e, err, name, "cannot attach: %s (the kernel log may say more)", strerror(-err));
 }
 
+/* Writes under way are waited for, others wait. The filesystem needs no freezing: nothing moves. */
+static int step_suspend(const char *name)
+{
+	struct dm_task *dmt = new_task(DM_DEVICE_SUSPEND, name);
+
+	if (dmt && dm_task_skip_lockfs(dmt))
+		return run_step(dmt, false);
+	if (dmt)
+		dm_task_destroy(dmt);
+	return -ENOMEM;
+}
+
 /*
  * In the steps that libdevmapper's own "create" is made of, because of that one the errno of the step that failed
  * does not come back.
@@ -394,4 +406,60 @@ int snap_dm_detach(const char *name, struct snap_err *e)
 	if (err)
 		return snap_err_set(e, err, name, "cannot detach: %s", lib_message[0] ? lib_message : strerror(-err));
 	return 0;
+}
+
+/* ---- another size ---- */
+
+/* The line of our table, without what only one attachment may have. */
+static int get_line(const char *name, uint64_t *sectors, char *line, size_t len, struct snap_err *e)
+{
+	struct dm_task *dmt = new_task(DM_DEVICE_TABLE, name);
+	char *type = NULL, *params = NULL;
+	uint64_t start;
+	int err = 0;
+
+	if (!dmt)
+		return snap_err_sys(e, -ENOMEM, name, "device-mapper");
+	if (!dm_task_run(dmt))
+		err = snap_err_sys(e, task_errno(dmt), name, "cannot read the table");
+	if (!err)
+		dm_get_next_target(dmt, NULL, &start, sectors, &type, &params);
+	if (!err && (!type || strcmp(type, "snapdiff") || !params || strlen(params) >= len))
+		err = snap_err_set(e, -EMEDIUMTYPE, name, "has another table than a snapdiff volume");
+	if (!err)
+		strcpy(line, params);
+	dm_task_destroy(dmt);
+	return err;
+}
+
+static int swap_table(const char *name, uint64_t sectors, const char *line)
+{
+	int err = step_load(name, sectors, line);
+
+	if (err)
+		return err;
+	step_suspend(name);		/* if it does not work, so much longer do writes wait in resume, which does it itself */
+	return step_resume(name);
+}
+
+int snap_dm_resize(const char *name, uint64_t size, struct snap_err *e)
+{
+	char line[1024], reason[512];
+	struct dm_state st;
+	uint64_t before;
+	int err, log;
+
+	err = get_our_state(name, &st, e);
+	if (!err)
+		err = get_line(name, &before, line, sizeof(line), e);
+	if (err)
+		return err;
+	log = log_mark();
+	err = swap_table(name, size >> SECTOR_SHIFT, line);
+	log_reason(log, reason, sizeof(reason));
+	if (!err)
+		return 0;
+	snap_err_set(e, err, name, "cannot resize: %s", reason[0] ? reason : strerror(-err));
+	swap_table(name, before, line);
+	return err;
 }

@@ -56,6 +56,15 @@ int snap_dm_detach(const char *name, struct snap_err *e);
  */
 int snap_dm_check_detach(const char *name, struct snap_err *e);
 
+/**
+ * snap_dm_resize() - the volume takes another size: its table with another length, suspend, resume
+ * @size: bytes of the primary now
+ *
+ * Writes wait for a moment. Return: 0; -ENODEV, -EMEDIUMTYPE as snap_dm_detach(); -errno with the module's reason. On an error it goes on with
+ * the size that it had.
+ */
+int snap_dm_resize(const char *name, uint64_t size, struct snap_err *e);
+
 /** snap_dm_exists() - is there a dm device of this name (of any kind)? Return: 1, 0, -errno. */
 int snap_dm_exists(const char *name, struct snap_err *e);
 

@@ -82,6 +82,9 @@ int snap_nl_sole_volume(struct snap_nl *nl, char name[SNAP_VOLUME_BUF], struct s
 /** snap_nl_set_on_full() - change a live volume's policy (enum snapdiff_on_full). */
 int snap_nl_set_on_full(struct snap_nl *nl, const char *name, uint8_t on_full, struct snap_err *e);
 
+/** snap_nl_reread_size() - the store takes what its differential volume has grown by. -EINVAL: it has shrunk. */
+int snap_nl_reread_size(struct snap_nl *nl, const char *name, struct snap_err *e);
+
 /* ---- generations ---- */
 
 enum snap_freeze { SNAP_FREEZE_AUTO = -1, SNAP_FREEZE_NO = 0, SNAP_FREEZE_YES = 1 };

@@ -171,6 +171,7 @@ const char *snap_event_name(uint8_t type)
 		[SNAPDIFF_EVENT_BAD_CHUNK] = "bad-chunk",
 		[SNAPDIFF_EVENT_PINNED] = "pinned",
 		[SNAPDIFF_EVENT_UNPINNED] = "unpinned",
+		[SNAPDIFF_EVENT_RESIZED] = "resized",
 	};
 
 	return word(words, ARRAY_SIZE(words), type);

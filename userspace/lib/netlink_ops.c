@@ -206,6 +206,21 @@ nla_put_failure:
 	return snap_err_set(e, -EINVAL, name, "name too long");
 }
 
+int snap_nl_reread_size(struct snap_nl *nl, const char *name, struct snap_err *e)
+{
+	struct nl_msg *msg = snap_nl_request(nl, SNAPDIFF_CMD_VOLUME_SET, 0);
+
+	if (!msg)
+		return snap_err_sys(e, -ENOMEM, name, "set");
+	NLA_PUT_STRING(msg, SNAPDIFF_A_VOLUME, name);
+	NLA_PUT_FLAG(msg, SNAPDIFF_A_REREAD_SIZE);
+	return snap_nl_call(nl, msg, NULL, name, "cannot take the new size", e);
+
+nla_put_failure:
+	nlmsg_free(msg);
+	return snap_err_set(e, -EINVAL, name, "name too long");
+}
+
 /* ---- generations ---- */
 
 static const struct nla_policy gen_policy[SNAPDIFF_GEN_A_MAX + 1] = {

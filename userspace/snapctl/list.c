@@ -42,17 +42,13 @@ static int print_gen(struct snap_out *out, const struct snap_gen *g)
 	return snap_out_row(out);
 }
 
-static int list(const char *name, struct snap_out *out, struct snap_err *e)
+static int rows(struct snap_nl *nl, const char *name, struct snap_out *out, struct snap_err *e)
 {
 	struct snap_gen *gens = NULL;
 	struct snap_volume vol;
-	struct snap_nl *nl;
 	size_t n = 0, i;
-	int err;
+	int err = 0;
 
-	err = snap_nl_open(&nl, e);
-	if (err)
-		return err;
 	if (name)		/* an unknown volume is an error, not an empty list */
 		err = snap_nl_volume(nl, name, &vol, e);
 	if (!err)
@@ -60,29 +56,14 @@ static int list(const char *name, struct snap_out *out, struct snap_err *e)
 	for (i = 0; i < n && !err; i++)
 		err = print_gen(out, &gens[i]);
 	free(gens);
-	snap_nl_close(nl);
 	return err;
 }
 
 static int run_list(int argc, char **argv)
 {
-	struct snap_err e = SNAP_ERR_INIT;
-	struct snap_out_opts oo = { 0 };
-	const struct snap_opt opts[] = { SNAP_OPT_OUTPUT(&oo), { 0 } };
-	struct snap_out *out;
-	int rc = snap_opts(&cmd_list, opts, &argc, &argv);
+	static const struct show show = { "generations", SNAP_OUT_TABLE, cols, ARRAY_SIZE(cols), rows };
 
-	if (rc >= 0)
-		return rc;
-	if (argc && snap_check_volume_name(argv[0], &e))
-		return snap_err_report(&e);
-	if (snap_out_open(&out, "generations", SNAP_OUT_TABLE, cols, ARRAY_SIZE(cols), &oo, &e))
-		return snap_err_report(&e);
-	if (list(argc ? argv[0] : NULL, out, &e)) {
-		snap_out_abort(out);
-		return snap_err_report(&e);
-	}
-	return snap_out_close(out, &e) ? snap_err_report(&e) : SNAP_EXIT_OK;
+	return frame_show(&cmd_list, &show, argc, argv);
 }
 
 const struct snap_cmd cmd_list = {

@@ -2,32 +2,26 @@
 /* snapctl pin and unpin. */
 #include "snapctl.h"
 
-static int set_pinned(const struct snap_cmd *cmd, int argc, char **argv, bool pinned)
+static int pin(struct snap_nl *nl, const struct snap_ref *ref, const char *arg, struct snap_err *e)
 {
-	struct snap_err e = SNAP_ERR_INIT;
-	const struct snap_opt opts[] = { { 0 } };
-	struct snap_ref ref;
-	struct snap_nl *nl;
-	int rc = snap_opts(cmd, opts, &argc, &argv);
-	int err;
+	(void)arg;
+	return snap_nl_pin(nl, ref->volume, ref->first, true, e);
+}
 
-	if (rc >= 0)
-		return rc;
-	if (snap_parse_ref(argv[0], SNAP_REF_GEN, &ref, &e) || snap_nl_open(&nl, &e))
-		return snap_err_report(&e);
-	err = snap_nl_pin(nl, ref.volume, ref.first, pinned, &e);
-	snap_nl_close(nl);
-	return err ? snap_err_report(&e) : SNAP_EXIT_OK;
+static int unpin(struct snap_nl *nl, const struct snap_ref *ref, const char *arg, struct snap_err *e)
+{
+	(void)arg;
+	return snap_nl_pin(nl, ref->volume, ref->first, false, e);
 }
 
 static int run_pin(int argc, char **argv)
 {
-	return set_pinned(&cmd_pin, argc, argv, true);
+	return frame_gen(&cmd_pin, argc, argv, pin);
 }
 
 static int run_unpin(int argc, char **argv)
 {
-	return set_pinned(&cmd_unpin, argc, argv, false);
+	return frame_gen(&cmd_unpin, argc, argv, unpin);
 }
 
 const struct snap_cmd cmd_pin = {

@@ -24,10 +24,13 @@ extern const struct snap_cmd cmd_delete;
 extern const struct snap_cmd cmd_detach;
 extern const struct snap_cmd cmd_diff;
 extern const struct snap_cmd cmd_format;
+extern const struct snap_cmd cmd_label;
 extern const struct snap_cmd cmd_list;
 extern const struct snap_cmd cmd_map;
 extern const struct snap_cmd cmd_monitor;
 extern const struct snap_cmd cmd_pin;
+extern const struct snap_cmd cmd_resize;
+extern const struct snap_cmd cmd_set;
 extern const struct snap_cmd cmd_status;
 extern const struct snap_cmd cmd_unpin;
 
@@ -80,5 +83,26 @@ int extents_open(struct extent_printer **p, bool with_place, const struct snap_o
 int extents_print(const struct snapdiff_extent *ext, void *arg);
 /* @failed: the walk did not reach its end. Frees @p. Return: 0 or -errno of the output. */
 int extents_close(struct extent_printer *p, bool failed, struct snap_err *e);
+
+/* frame.c: what verbs of one kind have in common. All return an exit code. */
+
+/* A table of [NAME]: one volume, or all. */
+struct show {
+	const char *list;		/* JSON name */
+	enum snap_out_layout layout;
+	const struct snap_col *cols;
+	size_t nr_cols;
+	int (*rows)(struct snap_nl *nl, const char *name, struct snap_out *out, struct snap_err *e);
+};
+
+int frame_show(const struct snap_cmd *cmd, const struct show *show, int argc, char **argv);
+
+/* @walk gives extents to extents_print() with @p. */
+typedef int (*frame_walk_fn)(struct snap_nl *nl, struct extent_printer *p, void *arg, struct snap_err *e);
+int frame_extents(bool with_place, const struct snap_out_opts *oo, frame_walk_fn walk, void *arg);
+
+/* One change of the generation that the first argument names; @arg is the second one, or NULL. No options. */
+typedef int (*frame_gen_fn)(struct snap_nl *nl, const struct snap_ref *ref, const char *arg, struct snap_err *e);
+int frame_gen(const struct snap_cmd *cmd, int argc, char **argv, frame_gen_fn fn);
 
 #endif

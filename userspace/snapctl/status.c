@@ -116,16 +116,12 @@ static int print_volume(struct snap_nl *nl, struct snap_out *out, const struct s
 	return err ? err : snap_out_row(out);
 }
 
-static int status(const char *name, struct snap_out *out, struct snap_err *e)
+static int rows(struct snap_nl *nl, const char *name, struct snap_out *out, struct snap_err *e)
 {
 	struct snap_volume one, *vols = NULL;
-	struct snap_nl *nl;
 	size_t n = 0, i;
 	int err;
 
-	err = snap_nl_open(&nl, e);
-	if (err)
-		return err;
 	if (name) {
 		err = snap_nl_volume(nl, name, &one, e);
 		if (!err)
@@ -136,29 +132,14 @@ static int status(const char *name, struct snap_out *out, struct snap_err *e)
 	for (i = 0; i < n && !err; i++)
 		err = print_volume(nl, out, &vols[i], e);
 	free(vols);
-	snap_nl_close(nl);
 	return err;
 }
 
 static int run_status(int argc, char **argv)
 {
-	struct snap_err e = SNAP_ERR_INIT;
-	struct snap_out_opts oo = { 0 };
-	const struct snap_opt opts[] = { SNAP_OPT_OUTPUT(&oo), { 0 } };
-	struct snap_out *out;
-	int rc = snap_opts(&cmd_status, opts, &argc, &argv);
+	static const struct show show = { "volumes", SNAP_OUT_RECORD, cols, ARRAY_SIZE(cols), rows };
 
-	if (rc >= 0)
-		return rc;
-	if (argc && snap_check_volume_name(argv[0], &e))
-		return snap_err_report(&e);
-	if (snap_out_open(&out, "volumes", SNAP_OUT_RECORD, cols, ARRAY_SIZE(cols), &oo, &e))
-		return snap_err_report(&e);
-	if (status(argc ? argv[0] : NULL, out, &e)) {
-		snap_out_abort(out);
-		return snap_err_report(&e);
-	}
-	return snap_out_close(out, &e) ? snap_err_report(&e) : SNAP_EXIT_OK;
+	return frame_show(&cmd_status, &show, argc, argv);
 }
 
 const struct snap_cmd cmd_status = {

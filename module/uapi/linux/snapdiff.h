@@ -34,8 +34,9 @@
  *  VIRT_GET	dump: [VOLUME] -> VIRT_INDEX, VOLUME, GEN, OPENERS
  *  MAP_GET	dump: VOLUME, GEN, [OFFSET], [LENGTH] (bytes) -> EXTENTS, sorted, complete over the range
  *  CHANGES_GET	dump: VOLUME, GEN (from), [GEN_LAST] (to; absent: now), [OFFSET], [LENGTH] -> EXTENTS, sorted, disjoint;
- *		-ENODATA if the changed set of an interval in between is not known
+ *		-ENODATA if the changed set of an interval in between is not known. What the volume has grown by since GEN is part of it.
  *  VOLUME_SET	VOLUME, [ON_FULL], [REREAD_SIZE flag]
+ *		REREAD_SIZE: the store takes what the differential volume has become larger by. (A larger primary comes with a new dm table.)
  *  EVENT	multicast only: EVENT_TYPE, VOLUME, [GEN], [ERRNO], [TEXT]
  *
  * A dump that could not be consistent ends with NLM_F_DUMP_INTR set. MAP_GET and CHANGES_GET can be resumed by OFFSET = end of the last
@@ -200,6 +201,7 @@ enum snapdiff_event {
 	SNAPDIFF_EVENT_BAD_CHUNK = 13,
 	SNAPDIFF_EVENT_PINNED = 14,
 	SNAPDIFF_EVENT_UNPINNED = 15,
+	SNAPDIFF_EVENT_RESIZED = 16,
 };
 
 #endif
