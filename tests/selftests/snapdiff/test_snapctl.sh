@@ -220,6 +220,18 @@ ok "status --json" json 'len(d["volumes"]) == 1 and d["volumes"][0]["volume"] ==
 	d["volumes"][0]["primary"] == "'"$P"'" and d["volumes"][0]["diff"] == "'"$D"'" and
 	d["volumes"][0]["chunks_copied"] >= 65' status
 ok "status in text" works status v
+ok "another policy" works set v --on-full drop-all
+ok "status shows it" prints drop-all status v -n -o on_full
+ok "the table has it" eval '[[ $(dmsetup table v) == *" on_full drop-all"* ]]'
+ok "set refuses an unknown policy" refused 1 "expected" set v --on-full never
+ok "set refuses to change nothing" refused 1 "what is to be changed" set v
+ok "set refuses an unknown volume" refused 4 "no such volume" set nope --on-full drop-all
+works set v --on-full drop-oldest
+ok "another label" works label v@5 "it's another"
+ok "list shows it" json 'd["generations"][-1]["label"] == "it'"'"'s another"' list v
+ok "no label" eval 'works label v@5 "" && json "d[\"generations\"][-1][\"label\"] == \"\"" list v'
+ok "label refuses a long one" refused 1 "too long" label v@5 "$(printf '%064d' 0)"
+ok "label refuses an unknown generation" refused 4 "no such generation" label v@99 x
 ok "status refuses an unknown volume" refused 4 "no such volume" status nope
 snapctl monitor --json --count 2 --timeout 20 > /tmp/events 2>&1 &
 sleep 1
