@@ -220,8 +220,10 @@ int sd_store_fail(struct sd_store *s)
 	if (!may_write)
 		return -EBUSY;		/* sd_step_end() makes it durable */
 	err = sd_super_write_now(s);
-	if (!err)
+	if (!err) {
 		s->state = SD_STATE_FAILED;
+		sd_super_write_now(s);	/* in both: with one damaged block nothing may come back */
+	}
 	return err;
 }
 

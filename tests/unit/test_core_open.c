@@ -111,6 +111,27 @@ static void group_without_its_data_is_dropped(void **state)
 	memdev_exit(&m);
 }
 
+static void failed_stands_in_both_superblocks(void **state)
+{
+	struct sd_info i;
+	u64 block;
+
+	for (block = 0; block < 2; block++) {
+		struct memdev m;
+		struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+
+		put_gen(&m, s, 1, SD_GEN_LIVE);
+		assert_int_equal(sd_store_fail(s), 0);
+		sd_close(s);
+		memset(m.data + block * SD_BLOCK_SIZE, 0, SD_BLOCK_SIZE);
+		assert_int_equal(memdev_open(&m, false, &s), 0);
+		sd_info(s, &i);
+		assert_true(i.failed);
+		sd_close(s);
+		memdev_exit(&m);
+	}
+}
+
 static void read_only_writes_nothing(void **state)
 {
 	struct memdev m;
@@ -333,6 +354,7 @@ int main(void)
 		cmocka_unit_test(clean_life),
 		cmocka_unit_test(crash_replays),
 		cmocka_unit_test(group_without_its_data_is_dropped),
+		cmocka_unit_test(failed_stands_in_both_superblocks),
 		cmocka_unit_test(read_only_writes_nothing),
 		cmocka_unit_test(smaller_device),
 		cmocka_unit_test(superblock_says_odd_things),
