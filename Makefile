@@ -59,6 +59,8 @@ MEDIA_USERS := snapbackup snaprestore snapmediad snapmedia snapagentd
 core_src := $(wildcard module/core/*.c) $(wildcard userspace/shim/*.c)
 lib_src := $(wildcard userspace/lib/*.c)
 media_src := $(wildcard userspace/media/*.c)
+# what tests can call of snapmeta: everything but its main()
+meta_src := $(filter-out %/main.c,$(wildcard userspace/snapmeta/*.c))
 unit_src := $(wildcard tests/unit/test_*.c)
 unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
 sim_src := $(wildcard tests/sim/*.c)
@@ -85,11 +87,11 @@ unit-programs: $(units)
 # the shim's offline.h for what they do to a diff that is not attached.
 $(B)/obj/module/core/%.o $(B)/obj/userspace/shim/%.o: INC = $(CORE_INC)
 $(B)/san/module/core/%.o $(B)/san/userspace/shim/%.o: INC = $(CORE_INC)
-$(B)/obj/userspace/snapmeta/%.o: INC = $(CORE_INC) $(USER_INC)
+$(B)/obj/userspace/snapmeta/%.o $(B)/san/userspace/snapmeta/%.o: INC = $(CORE_INC) $(USER_INC)
 $(B)/obj/userspace/lib/%.o $(B)/obj/userspace/media/%.o: INC = $(USER_INC)
 $(B)/san/userspace/lib/%.o $(B)/san/userspace/media/%.o: INC = $(USER_INC)
 $(B)/obj/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include
-$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include
+$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include -Iuserspace/snapmeta
 INC = $(USER_INC)
 
 $(B)/obj/%.o: %.c Makefile
@@ -112,6 +114,7 @@ endef
 $(B)/libsnapcore.a: $(call obj,$(core_src)) ; $(archive)
 $(B)/libsnapdiff.a: $(call obj,$(lib_src)) ; $(archive)
 $(B)/libsnapmedia.a: $(call obj,$(media_src)) ; $(archive)
+$(B)/san/libsnapmeta.a: $(call san,$(meta_src)) ; $(archive)
 $(B)/san/libsnapcore.a: $(call san,$(core_src)) ; $(archive)
 $(B)/san/libsnapdiff.a: $(call san,$(lib_src)) ; $(archive)
 $(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)
@@ -121,7 +124,7 @@ $(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)
 lib_core := $(if $(core_src),$(B)/libsnapcore.a)
 lib_base := $(if $(lib_src),$(B)/libsnapdiff.a)
 lib_media := $(if $(media_src),$(B)/libsnapmedia.a)
-san_libs := $(if $(media_src),$(B)/san/libsnapmedia.a) \
+san_libs := $(B)/san/libsnapmeta.a $(if $(media_src),$(B)/san/libsnapmedia.a) \
 	    $(if $(lib_src),$(B)/san/libsnapdiff.a) \
 	    $(if $(core_src),$(B)/san/libsnapcore.a)
 

@@ -2,11 +2,6 @@
 /* snapmeta check: exit status as fsck's. */
 #include "snapmeta.h"
 
-#define FSCK_OK			0
-#define FSCK_ERRORS		4	/* left as they are: check never writes */
-#define FSCK_OPERATIONAL	8
-#define FSCK_USAGE		16
-
 static void print_json(const struct meta *m, const struct sd_check_result *r)
 {
 	printf("{\"device\":\"%s\",\"errors\":%llu,\"records\":%llu,\"blocks_used\":%llu,\"blocks_leaked\":%llu,"

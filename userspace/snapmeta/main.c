@@ -4,13 +4,15 @@
 static const struct snap_cmd *const cmds[] = {
 	&cmd_check,
 	&cmd_dump,
+	&cmd_restore,
+	&cmd_repair,
 	&cmd_copy_generation,
 	NULL
 };
 
 static const struct snap_program snapmeta = {
 	.name = "snapmeta",
-	.summary = "Check, dump and read differential volumes offline",
+	.summary = "Check, dump, mend and read differential volumes offline",
 	.cmds = cmds,
 };
 

@@ -11,6 +11,15 @@
 extern const struct snap_cmd cmd_check;
 extern const struct snap_cmd cmd_dump;
 extern const struct snap_cmd cmd_copy_generation;
+extern const struct snap_cmd cmd_repair;
+extern const struct snap_cmd cmd_restore;
+
+/* Exit status of verbs that check and mend, as fsck's; 1 and 4 can come together. */
+#define FSCK_OK			0
+#define FSCK_CORRECTED		1
+#define FSCK_ERRORS		4	/* left as they are */
+#define FSCK_OPERATIONAL	8
+#define FSCK_USAGE		16
 
 struct meta {
 	struct filedev file;
