@@ -549,25 +549,36 @@ static struct sd_run *load_run(struct sd_store *s, u32 id, const struct sd_disk_
 	return r;
 }
 
-/* At most one merge is under way: one output, and all that are being merged are its inputs. */
+#define MAX_UNFINISHED	1024u	/* bounds the time of the check */
+
+/*
+ * An unfinished merge has one output and inputs that name it. Mostly there is one; but one that has met a damaged block is left alone for the rest of the
+ * attachment, and others are begun.
+ */
 static int check_partial(struct sd_store *s, const struct sd_version *v)
 {
-	u32 i, out = 0, outs = 0, inputs = 0, strays = 0;
+	u32 i, k, outs = 0, inputs = 0, found = 0;
 
-	for (i = 0; i < v->nr_runs; i++) {
-		if (v->runs[i]->flags & SD_RUN_F_PARTIAL) {
-			out = v->runs[i]->id;
-			outs++;
+	for (i = 0; i < v->nr_runs; i++)
+		inputs += !!v->runs[i]->merge_into;
+	for (i = 0; i < v->nr_runs && outs <= MAX_UNFINISHED; i++) {
+		const struct sd_run *out = v->runs[i];
+		u32 n = 0;
+
+		if (!(out->flags & SD_RUN_F_PARTIAL))
+			continue;
+		outs++;
+		for (k = 0; k < v->nr_runs; k++)
+			n += v->runs[k]->merge_into == out->id && !(v->runs[k]->flags & SD_RUN_F_PARTIAL);
+		if (!n || n > SD_MERGE_MAX) {
+			sd_complain_block(s, 0, "runs of an unfinished merge in the catalog (output)", n, out->id);
+			return -EUCLEAN;
 		}
+		found += n;
 	}
-	for (i = 0; i < v->nr_runs; i++) {
-		inputs += out && v->runs[i]->merge_into == out;
-		strays += v->runs[i]->merge_into && v->runs[i]->merge_into != out;
-		strays += v->runs[i]->merge_into && v->runs[i]->flags & SD_RUN_F_PARTIAL;
-	}
-	if (outs <= 1 && !strays && !!inputs == outs && inputs <= SD_MERGE_MAX)
+	if (outs <= MAX_UNFINISHED && found == inputs)
 		return 0;
-	sd_complain_block(s, 0, "runs of an unfinished merge in the catalog (output)", inputs, out);
+	sd_complain_block(s, 0, "runs that are merged into none", found, inputs);
 	return -EUCLEAN;
 }
 

@@ -587,6 +587,31 @@ static void merges_go_on(void **state)
 	cost_close(&w);
 }
 
+/* A merge that met damage is left alone and another one begun: after a restart both are there, and both are done. */
+static void two_unfinished_merges(void **state)
+{
+	struct cost w;
+	u32 round, i;
+
+	cost_open(&w, 200000, 32768);
+	for (round = 0; round < 2; round++) {
+		w.s->slice_records = 2000;
+		for (i = 0; i < 4; i++) {
+			generation(&w, 3000, 1 << 24);
+			checkpoint(w.s);
+		}
+		assert_int_equal(whole_step_flags(w.s, 0), 0);
+		for (i = 0; i < w.s->cur->nr_runs; i++)
+			w.s->cur->runs[i]->broken = true;
+	}
+	assert_int_equal(w.s->cur->nr_runs, 10);
+	reopen(&w);
+	until_idle(w.s);
+	assert_int_equal(w.s->cur->nr_runs, 2);
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -601,6 +626,7 @@ int main(void)
 		cmocka_unit_test(few_runs),
 		cmocka_unit_test(life_in_bytes),
 		cmocka_unit_test(merges_go_on),
+		cmocka_unit_test(two_unfinished_merges),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
