@@ -5,7 +5,7 @@
  * A manifest object is three lines: the client's manifest (its SHA-256 is the generation's name for
  * increments), the server's record, and the SHA-256 of the two lines with their line ends.
  */
-#include "repo.h"
+#include "keep.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -132,6 +132,12 @@ int sm_repo_init(const char *path, struct sm_err *e)
 		sm_fail(e, err, "%s: is a repository already", path);
 	free(text);
 	s->ops->free(s);
+	if (!err) {
+		struct sm_repo r = { .store = NULL };
+
+		snprintf(r.path, sizeof(r.path), "%s", path);
+		sm_ballast_make(&r);
+	}
 	return err;
 }
 

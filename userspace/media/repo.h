@@ -187,21 +187,39 @@ int sm_staged(struct sm_repo *r, int (*fn)(const struct sm_staged *s, void *arg)
 
 /* ---- verify ---- */
 
+/* Ticks of 1/1000 %: how much of the records is read. */
+#define SM_SAMPLE_ALL	100000u
+
+enum sm_verify_mode {
+	SM_VERIFY_ALL,		/* everything, and each upload's map hash */
+	SM_VERIFY_SAMPLE,	/* the structure, and some records chosen by chance */
+	SM_VERIFY_STRUCTURE,	/* manifests, map segments, packs' indexes; no data */
+};
+
 struct sm_verify {
-	uint64_t volumes, generations, packs, records, bytes, maps, orphans;
+	enum sm_verify_mode mode;
+	uint32_t sample;	/* of SM_SAMPLE_ALL */
+	bool keep;		/* note the result for sm_verified_load() */
+	uint64_t volumes, generations, packs, records, bytes, maps, orphans, released;
 	uint64_t errors;
 	/* Called for each thing found wrong; may be NULL. */
 	void (*report)(const char *what, void *arg);
+	/* Called now and then; may be NULL. */
+	void (*tick)(void *arg);
 	void *arg;
 };
 
-/* sm_repo_verify() - read and hash everything. 0 also when errors were found (v->errors); -errno when it could not go on. */
+/*
+ * sm_repo_verify() - read and hash. 0 also when errors were found (v->errors); -errno when it could not go on. Adds to the counts.
+ * sm_volume_verify() - the same of one volume
+ */
 int sm_repo_verify(struct sm_repo *r, struct sm_verify *v, struct sm_err *e);
+int sm_volume_verify(struct sm_repo *r, const char *vid, struct sm_verify *v, struct sm_err *e);
 
 /* What the last verification of a volume found; kept in REPO/status/VID.verify. */
 struct sm_verified {
 	uint64_t at;			/* ns, the server's clock */
-	uint32_t sample;		/* of records, in 1/1000 %; 100000: all */
+	uint32_t sample;		/* of SM_SAMPLE_ALL; 0: structure only */
 	uint64_t generations, records, bytes, errors;
 };
 int sm_verified_load(struct sm_repo *r, const char *vid, struct sm_verified *v, struct sm_err *e);

@@ -16,7 +16,7 @@
 
 #include "frame.h"
 #include "pack.h"
-#include "repo.h"
+#include "upload_internal.h"
 
 #define RECORD_CACHE	(48ull << 20)	/* bytes, raw and payload */
 #define PACK_CACHE	64u
@@ -50,7 +50,26 @@ struct sm_image {
 	struct record *records;
 	uint32_t nr_records, room_records;
 	uint64_t cached, clock;
+	int lock;			/* shared: nobody deletes it meanwhile; -1: a repository that cannot be written */
 };
+
+/* The lock, and then another look: between reading the manifest and this it may have gone. */
+static int lock_image(struct sm_image *img, const struct sm_generation *g, struct sm_err *e)
+{
+	uint32_t number = g->manifest.info.number;
+	struct sm_generation again;
+	int err;
+
+	img->lock = generation_lock(img->repo, img->vid, number, false, e);
+	if (img->lock == -EBUSY)
+		return sm_fail(e, -ENOENT, "generation %u is being deleted", number);
+	if (img->lock < 0)
+		return img->lock == -EROFS || img->lock == -EACCES || img->lock == -ENOSPC ? 0 : img->lock;
+	err = sm_repo_generation(img->repo, img->vid, number, &again, e);
+	if (!err)
+		sm_generation_done(&again);
+	return err;
+}
 
 int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_image **out, struct sm_err *e)
 {
@@ -60,6 +79,7 @@ int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_im
 	if (!img)
 		return sm_fail(e, -ENOMEM, "no memory");
 	img->repo = r;
+	img->lock = -1;
 	memcpy(img->vid, g->vid, sizeof(img->vid));
 	img->size = g->manifest.info.size;
 	img->nr = g->nr_segments;
@@ -67,6 +87,8 @@ int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_im
 	img->layer = calloc(img->nr + 1, sizeof(*img->layer));
 	if (!img->segment || !img->layer)
 		err = sm_fail(e, -ENOMEM, "no memory");
+	if (!err)
+		err = lock_image(img, g, e);
 	while (!err && img->opened < img->nr) {
 		const uint8_t *id = g->segments[img->opened].id;
 		char key[SM_KEY_MAX];
@@ -110,6 +132,8 @@ void sm_image_close(struct sm_image *img)
 	free(img->records);
 	free(img->segment);
 	free(img->layer);
+	if (img->lock >= 0)
+		close(img->lock);
 	free(img);
 }
 

@@ -42,34 +42,6 @@ static void pack_path(const struct sm_upload *u, char path[PATH_MAX], uint32_t n
 	upload_path(u, path, name);
 }
 
-static int lock_file(const char *path, bool wait, struct sm_err *e)
-{
-	for (;;) {
-		int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-		struct stat st;
-
-		if (fd < 0)
-			return sm_fail(e, -errno, "%s: cannot lock: %s", path, strerror(errno));
-		if (flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB)) || fstat(fd, &st)) {
-			int err = errno == EWOULDBLOCK ? -EBUSY : -errno;
-
-			close(fd);
-			return sm_fail(e, err, "%s: cannot lock: %s", path, strerror(-err));
-		}
-		if (st.st_nlink)
-			return fd;
-		close(fd);	/* removed while we waited: that lock protects nothing any more */
-	}
-}
-
-int volume_lock(struct sm_repo *r, const char *vid, struct sm_err *e)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), "%.*s/locks/%s", PATH_MAX - 64, r->path, vid);
-	return lock_file(path, true, e);
-}
-
 static void staging_id(const char *vid, const uint8_t uuid[SM_UUID], char sid[SM_VID_TEXT])
 {
 	uint8_t digest[SM_DIGEST];
@@ -487,7 +459,7 @@ static int prepare_dir(struct sm_upload *u, struct sm_err *e)
 		if (err)
 			return err;
 		upload_path(u, path, "lock");
-		u->lock = lock_file(path, false, e);
+		u->lock = lock_file(path, LOCK_EX | LOCK_NB, e);
 		if (u->lock != -ENOENT)		/* removed between the two: once more */
 			break;
 	}

@@ -15,13 +15,16 @@
 #include <string.h>
 
 #include "frame.h"
+#include "keep.h"
 #include "pack.h"
-#include "repo.h"
+#include "upload_internal.h"
 
 struct pack_info {
 	uint8_t id[SM_DIGEST];
 	uint8_t upload[SM_UUID];
-	bool bad, used;
+	bool bad, used, seen;
+	uint32_t nr;
+	uint8_t *released;		/* a bit a record, or NULL: none is */
 };
 
 struct check {
@@ -29,8 +32,11 @@ struct check {
 	struct sm_verify *v;
 	const char *vid;
 	struct sm_generations g;
+	bool unknown;			/* a manifest of the volume is damaged */
 	struct pack_info *packs;
 	size_t nr, room;
+	uint8_t (*maps)[SM_DIGEST];	/* there, and named by a manifest */
+	size_t nr_maps;
 	uint8_t *payload, *raw;
 	struct sm_err *e;
 };
@@ -104,26 +110,76 @@ static int check_record(struct check *c, struct sm_pack *p, uint32_t i, struct s
 	return err ? err : sm_data_unpack(&d, c->raw, why);
 }
 
+static bool is_released(const struct pack_info *x, uint32_t record)
+{
+	return x->released && record < x->nr && x->released[record / 8] >> record % 8 & 1;
+}
+
+static bool upload_lives(const struct check *c, const uint8_t upload[SM_UUID])
+{
+	for (size_t i = 0; i < c->g.nr; i++)
+		if (!memcmp(c->g.v[i].upload, upload, SM_UUID))
+			return true;
+	return false;
+}
+
+/* A record whose head is zeros, in a pack whose generation is gone. Whether nobody reads it is seen in the maps. */
+static bool take_released(struct check *c, struct pack_info *x, struct sm_pack *p, uint32_t i)
+{
+	struct sm_pack_record h;
+
+	if (upload_lives(c, x->upload) ||
+	    p->store->ops->pread(p->object, &h, sizeof(h), le64toh(p->index[i].offset) - sizeof(h)) != sizeof(h) ||
+	    !sm_is_zero(&h, sizeof(h)))
+		return false;
+	if (!x->released)
+		x->released = calloc(x->nr / 8 + 1, 1);
+	if (!x->released)
+		return false;
+	x->released[i / 8] |= 1 << i % 8;
+	c->v->released++;
+	return true;
+}
+
+/* Is this record in the sample? Chance decides: who damages something cannot know what will be looked at. */
+static bool chosen(struct check *c)
+{
+	uint32_t x;
+
+	if (c->v->mode == SM_VERIFY_ALL)
+		return true;
+	return c->v->mode == SM_VERIFY_SAMPLE && !sm_random(&x, sizeof(x)) &&
+	       (uint64_t)x * SM_SAMPLE_ALL >> 32 < c->v->sample;
+}
+
 static void check_pack(struct check *c, struct pack_info *x)
 {
 	char key[SM_KEY_MAX];
 	struct sm_err why;
 	struct sm_pack p;
+	int err;
 
 	sm_key_pack(key, c->vid, x->id);
-	if (sm_pack_open(c->r->store, key, x->id, &p, &why)) {
+	err = sm_pack_open(c->r->store, key, x->id, &p, &why);
+	if (err) {
 		x->bad = true;
-		wrong(c, "%s", why.text);
+		if (err != -ENOENT)		/* collected meanwhile: if anybody needs it, the maps will say so */
+			wrong(c, "%s", why.text);
 		return;
 	}
 	c->v->packs++;
+	x->seen = true;
+	x->nr = p.nr;
 	memcpy(x->upload, p.header.upload, SM_UUID);
-	for (uint32_t i = 0; i < p.nr; i++)
-		if (check_record(c, &p, i, &why)) {
-			x->bad = true;
-			wrong(c, "%s: %s", key, why.text);
-		}
+	for (uint32_t i = 0; i < p.nr; i++) {
+		if (take_released(c, x, &p, i) || !chosen(c) || !check_record(c, &p, i, &why) || take_released(c, x, &p, i))
+			continue;
+		x->bad = true;
+		wrong(c, "%s: %s", key, why.text);
+	}
 	sm_pack_done(&p);
+	if (c->v->tick)
+		c->v->tick(c->v->arg);
 }
 
 /* ---- the map hash of an upload, from its packs ---- */
@@ -217,6 +273,8 @@ static void check_upload(struct check *c, const struct sm_generation *g)
 		packs++;
 		c->packs[i].used = true;
 		sm_key_pack(key, c->vid, c->packs[i].id);
+		if (c->v->mode != SM_VERIFY_ALL)
+			continue;
 		err = sm_pack_open(c->r->store, key, c->packs[i].id, &p, &why);
 		if (err)
 			break;
@@ -229,7 +287,7 @@ static void check_upload(struct check *c, const struct sm_generation *g)
 	else if (packs != g->packs)
 		wrong(c, "%s generation %u: %llu of its %llu packs are there and sound", c->vid, g->manifest.info.number,
 		      (unsigned long long)packs, (unsigned long long)g->packs);
-	else if (hash_items(&data, &zero, digest) || memcmp(digest, g->manifest.map_hash, SM_DIGEST))
+	else if (c->v->mode == SM_VERIFY_ALL && (hash_items(&data, &zero, digest) || memcmp(digest, g->manifest.map_hash, SM_DIGEST)))
 		wrong(c, "%s generation %u: its packs are not what the manifest says", c->vid, g->manifest.info.number);
 	sm_spill_free(&data);
 	sm_spill_free(&zero);
@@ -240,6 +298,7 @@ static void check_upload(struct check *c, const struct sm_generation *g)
 static int sweep_all(struct check *c, const struct sm_generation *g, struct sm_layer *layer, struct sm_err *why)
 {
 	uint64_t blocks = (g->manifest.info.size + SM_BLOCK - 1) / SM_BLOCK, pos = 0;
+	struct pack_info *x;
 	struct sm_sweep s;
 	struct sm_piece p;
 	int r = sm_sweep_begin(&s, layer, g->nr_segments, why);
@@ -251,9 +310,15 @@ static int sweep_all(struct check *c, const struct sm_generation *g, struct sm_l
 		if (!r || p.start != pos)
 			return sm_fail(why, -EUCLEAN, "map has nothing for block %llu", (unsigned long long)pos);
 		pos = p.start + p.count;
-		if (p.pack != SM_ZERO_PACK && !find_pack(c, layer[p.layer].packs[p.pack]))
-			return sm_fail(why, -EUCLEAN, "a pack of block %llu is missing", (unsigned long long)p.start);
 		r = 0;
+		if (p.pack == SM_ZERO_PACK)
+			continue;
+		x = find_pack(c, layer[p.layer].packs[p.pack]);
+		if (!x || !x->seen)
+			return sm_fail(why, -EUCLEAN, "a pack of block %llu is missing", (unsigned long long)p.start);
+		if (p.record >= x->nr || is_released(x, p.record))
+			return sm_fail(why, -EUCLEAN, "the record of block %llu is not there", (unsigned long long)p.start);
+		x->used = true;
 	}
 	return r;
 }
@@ -286,19 +351,107 @@ static void check_map(struct check *c, const struct sm_generation *g)
 	free(layer);
 }
 
-static void check_parent(struct check *c, size_t i)
+static void check_sequence(struct check *c, size_t i)
 {
 	const struct sm_generation *g = &c->g.v[i];
-	bool found = !g->manifest.info.has_parent;
 
-	for (size_t k = 0; k < c->g.nr; k++) {
+	for (size_t k = 0; k < c->g.nr; k++)
 		if (k != i && c->g.v[k].sequence == g->sequence)
 			wrong(c, "%s generation %u: has the sequence number of another", c->vid, g->manifest.info.number);
-		if (g->manifest.info.has_parent && !memcmp(c->g.v[k].hash, g->manifest.info.parent, SM_DIGEST))
-			found = true;
+}
+
+/* ---- orphans ---- */
+
+static int by_digest(const void *a, const void *b)
+{
+	return memcmp(a, b, SM_DIGEST);
+}
+
+static int name_maps(struct check *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->g.nr; i++)
+		n += c->g.v[i].nr_segments;
+	c->maps = malloc((n + 1) * SM_DIGEST);
+	if (!c->maps)
+		return sm_fail(c->e, -ENOMEM, "no memory");
+	c->nr_maps = 0;
+	for (size_t i = 0; i < c->g.nr; i++)
+		for (uint32_t k = 0; k < c->g.v[i].nr_segments; k++)
+			memcpy(c->maps[c->nr_maps++], c->g.v[i].segments[k].id, SM_DIGEST);
+	if (c->nr_maps)
+		qsort(c->maps, c->nr_maps, SM_DIGEST, by_digest);
+	return 0;
+}
+
+static int orphan_map(const char *name, void *arg)
+{
+	struct check *c = arg;
+	char hex[SM_DIGEST_HEX];
+	uint8_t id[SM_DIGEST];
+
+	snprintf(hex, sizeof(hex), "%.64s", name);
+	if (strlen(name) != SM_DIGEST_HEX + 3 || sm_unhex(hex, id, SM_DIGEST))
+		wrong(c, "volumes/%s/maps/%s: not a map's name", c->vid, name);
+	else if (!c->nr_maps || !bsearch(id, c->maps, c->nr_maps, SM_DIGEST, by_digest))
+		c->v->orphans++;
+	return 0;
+}
+
+/* With a damaged manifest nobody can say what is an orphan. */
+static int count_orphans(struct check *c)
+{
+	char prefix[SM_KEY_MAX];
+	int err;
+
+	if (c->unknown)
+		return 0;
+	for (size_t i = 0; i < c->nr; i++)
+		c->v->orphans += c->packs[i].seen && !c->packs[i].used && !c->packs[i].bad;
+	err = name_maps(c);
+	snprintf(prefix, sizeof(prefix), "volumes/%s/maps", c->vid);
+	if (!err)
+		err = c->r->store->ops->list(c->r->store, prefix, orphan_map, c, c->e);
+	free(c->maps);
+	return err;
+}
+
+/* ---- a volume ---- */
+
+/* As a reader: nobody takes away what it needs meanwhile. */
+static void check_generation(struct check *c, size_t i)
+{
+	const struct sm_generation *g = &c->g.v[i];
+	uint32_t number = g->manifest.info.number;
+	struct sm_generation again;
+	int lock = generation_lock(c->r, c->vid, number, false, NULL);
+
+	if (lock == -EBUSY)
+		return;		/* about to be deleted */
+	if (!sm_repo_generation(c->r, c->vid, number, &again, NULL)) {
+		sm_generation_done(&again);
+		check_upload(c, g);
+		check_map(c, g);
+		check_sequence(c, i);
+		c->v->generations++;
 	}
-	if (!found)
-		wrong(c, "%s generation %u: its parent is missing", c->vid, g->manifest.info.number);
+	if (lock >= 0)
+		close(lock);
+}
+
+static void keep_result(struct check *c, const struct sm_verify *before)
+{
+	const struct sm_verify *v = c->v;
+	struct sm_verified done = { .at = sm_now_ns(), .generations = v->generations - before->generations,
+				    .records = v->records - before->records, .bytes = v->bytes - before->bytes,
+				    .errors = v->errors - before->errors };
+	struct sm_err why;
+
+	done.sample = v->mode == SM_VERIFY_ALL ? SM_SAMPLE_ALL : v->mode == SM_VERIFY_SAMPLE ? v->sample : 0;
+	/* A repository on a medium that cannot be written is verified all the same. */
+	if (v->keep && sm_verified_save(c->r, c->vid, &done, &why) && v->report)
+		v->report(why.text, v->arg);
 }
 
 /* With a damaged manifest the volume's other generations are not judged; its packs still are. */
@@ -309,6 +462,7 @@ static int load_generations(struct check *c)
 
 	if (err && err != -EUCLEAN)
 		return sm_fail(c->e, err, "%s", why.text);
+	c->unknown = err;
 	if (err)
 		wrong(c, "%s", why.text);
 	return 0;
@@ -316,6 +470,7 @@ static int load_generations(struct check *c)
 
 static int check_volume(struct check *c)
 {
+	struct sm_verify before = *c->v;
 	char prefix[SM_KEY_MAX];
 	int err;
 
@@ -331,39 +486,39 @@ static int check_volume(struct check *c)
 		qsort(c->packs, c->nr, sizeof(*c->packs), by_id);
 	for (size_t i = 0; i < c->nr; i++)
 		check_pack(c, &c->packs[i]);
-	for (size_t i = 0; i < c->g.nr; i++) {
-		check_upload(c, &c->g.v[i]);
-		check_map(c, &c->g.v[i]);
-		check_parent(c, i);
-		c->v->generations++;
-	}
+	for (size_t i = 0; i < c->g.nr; i++)
+		check_generation(c, i);
+	err = count_orphans(c);
 	for (size_t i = 0; i < c->nr; i++)
-		c->v->orphans += !c->packs[i].used && !c->packs[i].bad;
+		free(c->packs[i].released);
 	c->v->volumes++;
 	sm_generations_free(&c->g);
-	return 0;
+	if (!err)
+		keep_result(c, &before);
+	return err;
+}
+
+int sm_volume_verify(struct sm_repo *r, const char *vid, struct sm_verify *v, struct sm_err *e)
+{
+	struct check c = { .r = r, .v = v, .e = e, .vid = vid, .payload = malloc(SM_MAX_PAYLOAD), .raw = malloc(SM_MAX_RAW) };
+	int err = c.payload && c.raw ? check_volume(&c) : sm_fail(e, -ENOMEM, "no memory");
+
+	free(c.payload);
+	free(c.raw);
+	free(c.packs);
+	return err;
 }
 
 int sm_repo_verify(struct sm_repo *r, struct sm_verify *v, struct sm_err *e)
 {
-	struct check c = { .r = r, .v = v, .e = e };
 	char (*vids)[SM_VID_TEXT];
 	size_t nr;
 	int err = sm_repo_volumes(r, NULL, &vids, &nr, e);
 
 	if (err)
 		return err;
-	c.payload = malloc(SM_MAX_PAYLOAD);
-	c.raw = malloc(SM_MAX_RAW);
-	if (!c.payload || !c.raw)
-		err = sm_fail(e, -ENOMEM, "no memory");
-	for (size_t i = 0; !err && i < nr; i++) {
-		c.vid = vids[i];
-		err = check_volume(&c);
-	}
-	free(c.payload);
-	free(c.raw);
-	free(c.packs);
+	for (size_t i = 0; !err && i < nr; i++)
+		err = sm_volume_verify(r, vids[i], v, e);
 	free(vids);
 	return err;
 }

@@ -99,6 +99,9 @@ int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receip
 /* sm_client_restore() - ask for a generation; frames follow: sm_incoming */
 int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, struct sm_listed *l, struct sm_err *e);
 
+/* sm_client_order() - an order (admin.h); takes it. @fn: takes each row */
+int sm_client_order(struct sm_client *c, json_t *order, int (*fn)(json_t *row, void *arg), void *arg, struct sm_err *e);
+
 /* ---- frames that come in: a stream file, or a restore ---- */
 
 struct sm_incoming {

@@ -296,3 +296,26 @@ int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, 
 		err = sm_fail(e, -EPROTO, "media server: sends generation %u", l->manifest.info.number);
 	return err;
 }
+
+int sm_client_order(struct sm_client *c, json_t *order, int (*fn)(json_t *, void *), void *arg, struct sm_err *e)
+{
+	struct sm_frame f;
+	int err = sm_send_json(&c->chan, SM_ORDER, order, e), stop = 0;
+
+	while (!err && !(err = expect(c, &f, e))) {
+		json_t *row;
+
+		if (f.type == SM_END)
+			return stop;
+		if (f.type != SM_ROW)
+			return unexpected(&f, e);
+		row = sm_json_parse((const char *)f.payload, f.length, SM_MAX_CONTROL, e);
+		if (!row)
+			return -EPROTO;
+		if (stop)
+			json_decref(row);
+		else
+			stop = fn(row, arg);
+	}
+	return err;
+}

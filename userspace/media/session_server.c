@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin.h"
 #include "session.h"
 
 #define SYNC_BYTES	(SM_CREDIT / 2)
@@ -25,6 +26,7 @@ struct server {
 	uint32_t roles;			/* asked for and granted */
 	struct sm_upload *upload;
 	uint64_t bytes, frames, unsynced;
+	uint64_t said;			/* ns; when we last said that we are still here */
 	bool peer_gone;			/* sending failed: nobody to tell */
 };
 
@@ -412,6 +414,47 @@ static int do_restore(struct server *s, const struct sm_frame *f, struct sm_err 
 	return err;
 }
 
+/* ---- orders ---- */
+
+static int send_row(json_t *row, void *arg)
+{
+	struct server *s = arg;
+
+	return sm_send_json(s->chan, SM_ROW, row, NULL);
+}
+
+/* Long work: the peer learns that we are still at it. */
+static void still_here(void *arg)
+{
+	struct server *s = arg;
+	uint64_t now = sm_now_ns();
+
+	if (now - s->said < 30000000000ull)
+		return;
+	s->said = now;
+	sm_chan_send(s->chan, SM_KEEPALIVE, SM_F_OPTIONAL, NULL, 0, NULL);
+}
+
+static int do_order(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	const struct sm_admin a = { send_row, still_here, s };
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	const char *verb = json_string_value(json_object_get(o, "verb"));
+	uint32_t roles = verb ? sm_admin_roles(verb) : 0;
+	int err;
+
+	if (!o)
+		return -EPROTO;
+	if (!roles)
+		err = sm_fail(e, -EINVAL, "an order that is not known here");
+	else if (!(s->roles & roles))
+		err = sm_fail(e, -EACCES, "this client may not %s", verb);
+	else
+		err = sm_admin(s->repo, o, &a, e);
+	json_decref(o);
+	return err ? err : sm_send_json(s->chan, SM_END, json_object(), e);
+}
+
 /* ---- the session ---- */
 
 static int greet(struct server *s, struct sm_err *e)
@@ -443,6 +486,8 @@ static int dispatch(struct server *s, const struct sm_frame *f, struct sm_err *e
 		return do_list(s, f, e);
 	case SM_RESTORE:
 		return do_restore(s, f, e);
+	case SM_ORDER:
+		return do_order(s, f, e);
 	default:
 		return sm_fail(e, -EPROTO, "frame of type %u is not for a server", f->type);
 	}

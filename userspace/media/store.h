@@ -27,6 +27,15 @@ struct sm_store_ops {
 	int (*list)(struct sm_store *s, const char *prefix, int (*fn)(const char *name, void *arg), void *arg,
 		    struct sm_err *e);
 	int (*remove)(struct sm_store *s, const char *key, struct sm_err *e);
+	/*
+	 * Give back the space of a part that nobody will read again; it reads as zeros from then on. May do nothing, or less than asked.
+	 * NULL: the store cannot.
+	 */
+	int (*release)(struct sm_store *s, const char *key, uint64_t offset, uint64_t length, struct sm_err *e);
+	/* Bytes that an object takes; 0 when it is not there. */
+	uint64_t (*allocated)(struct sm_store *s, const char *key);
+	/* What was removed under a prefix stays removed after a power failure. */
+	int (*settle)(struct sm_store *s, const char *prefix, struct sm_err *e);
 	void (*free)(struct sm_store *s);
 };
 

@@ -227,6 +227,43 @@ static int dir_remove(struct sm_store *s, const char *key, struct sm_err *e)
 	return err;
 }
 
+static int dir_release(struct sm_store *s, const char *key, uint64_t offset, uint64_t length, struct sm_err *e)
+{
+	struct dir_store *d = (struct dir_store *)s;
+	char path[PATH_MAX];
+	int fd, err = make_path(d, key, path, e);
+
+	if (!err)
+		err = sm_fault("punch");
+	if (err)
+		return err;
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length))
+		err = errno == EOPNOTSUPP ? 0 : sm_fail(e, -errno, "%s: cannot give back space: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+static uint64_t dir_allocated(struct sm_store *s, const char *key)
+{
+	struct dir_store *d = (struct dir_store *)s;
+	char path[PATH_MAX];
+	struct stat st;
+
+	return make_path(d, key, path, NULL) || stat(path, &st) ? 0 : (uint64_t)st.st_blocks * 512;
+}
+
+static int dir_settle(struct sm_store *s, const char *prefix, struct sm_err *e)
+{
+	struct dir_store *d = (struct dir_store *)s;
+	char path[PATH_MAX];
+	struct stat st;
+	int err = make_path(d, prefix, path, e);
+
+	return err || stat(path, &st) ? err : sm_fsync_dir(path, e);
+}
+
 static void dir_free(struct sm_store *s)
 {
 	free(s);
@@ -241,6 +278,9 @@ static const struct sm_store_ops dir_ops = {
 	.close = dir_close,
 	.list = dir_list,
 	.remove = dir_remove,
+	.release = dir_release,
+	.allocated = dir_allocated,
+	.settle = dir_settle,
 	.free = dir_free,
 };
 

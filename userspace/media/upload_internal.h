@@ -45,7 +45,15 @@ int upload_seal_last(struct sm_upload *u, struct sm_err *e);
 /* upload_check_new() - may the generation be published on this list? As sm_upload_open(); @parent: index or -1 */
 int upload_check_new(const struct sm_gen_info *info, const struct sm_generations *g, ssize_t *parent,
 		     struct sm_receipt *receipt, struct sm_err *e);
+/* lock_file() - descriptor of the held lock, or -errno; -EBUSY with LOCK_NB. @how: as of flock() */
+int lock_file(const char *path, int how, struct sm_err *e);
 /* volume_lock() - descriptor of the held lock, or -errno */
 int volume_lock(struct sm_repo *r, const char *vid, struct sm_err *e);
+/*
+ * generation_lock() - a descriptor of the lock that readers share and who deletes has alone; -EBUSY at once when the other
+ * kind has it, -errno. generation_unlock_gone(): release one that was had alone, and remove it, because the generation is gone.
+ */
+int generation_lock(struct sm_repo *r, const char *vid, uint32_t number, bool alone, struct sm_err *e);
+void generation_unlock_gone(struct sm_repo *r, const char *vid, uint32_t number, int lock);
 
 #endif

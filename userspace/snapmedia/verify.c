@@ -1,50 +1,120 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/* verify, fsck: is it still what it was? */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-#include "verbs.h"
+#include "order.h"
 
-static void on_error(const char *what, void *arg)
+static const char *const counts[] = {
+	"generations", "packs", "records", "bytes", "maps", "orphans", "released", "errors"
+};
+#define NR_COUNTS	(sizeof(counts) / sizeof(*counts))
+
+struct total {
+	unsigned long long volumes, n[NR_COUNTS];
+};
+
+static int take_row(json_t *row, void *arg)
 {
-	(void)arg;
-	fprintf(stderr, "snapmedia: %s\n", what);
+	const char *problem = json_string_value(json_object_get(row, "problem"));
+	struct total *t = arg;
+
+	if (problem) {
+		fprintf(stderr, "snapmedia: ");
+		for (; *problem; problem++)
+			fputc((unsigned char)*problem < 0x20 || *problem == 0x7f ? '?' : *problem, stderr);
+		fputc('\n', stderr);
+	} else {
+		t->volumes++;
+		for (size_t i = 0; i < NR_COUNTS; i++)
+			t->n[i] += json_integer_value(json_object_get(row, counts[i]));
+	}
+	json_decref(row);
+	return 0;
 }
 
-static void print(const struct sm_verify *v, bool json)
+static void print(const struct total *t, bool json)
 {
-	static const char *const text = "%llu volumes, %llu generations, %llu packs, %llu records, %llu bytes, %llu maps read, %llu orphans: %llu errors\n";
-	static const char *const as_json = "{\"volumes\":%llu,\"generations\":%llu,\"packs\":%llu,\"records\":%llu,\"bytes\":%llu,\"maps\":%llu,\"orphans\":%llu,\"errors\":%llu}\n";
-	typedef unsigned long long u;
-
-	if (json)
-		printf(as_json, (u)v->volumes, (u)v->generations, (u)v->packs, (u)v->records, (u)v->bytes, (u)v->maps, (u)v->orphans, (u)v->errors);
-	else
-		printf(text, (u)v->volumes, (u)v->generations, (u)v->packs, (u)v->records, (u)v->bytes, (u)v->maps, (u)v->orphans, (u)v->errors);
+	printf(json ? "{\"volumes\":%llu" : "%llu volumes", t->volumes);
+	for (size_t i = 0; i < NR_COUNTS; i++)
+		if (json)
+			printf(",\"%s\":%llu", counts[i], t->n[i]);
+		else
+			printf("%s %llu %s", i == NR_COUNTS - 1 ? ":" : ",", t->n[i], counts[i]);
+	printf(json ? "}\n" : "\n");
 }
 
-static int run(int argc, char **argv)
+static int act(struct order *o, bool json)
 {
-	bool json = false;
-	const struct snap_opt opts[] = { { "json", 'J', SNAP_OPT_FLAG, NULL, &json, "print JSON" }, { 0 } };
-	struct sm_verify v = { .report = on_error };
+	struct total t = { 0 };
 	struct sm_err e = { 0 };
-	struct sm_repo r;
-	int rc = snap_opts(&cmd_verify, opts, &argc, &argv), err;
+	int err = order_send(o, take_row, &t, &e);
+
+	if (err)
+		return report(err, &e);
+	print(&t, json);
+	return t.n[NR_COUNTS - 1] ? SNAP_EXIT_IO : 0;
+}
+
+/* "5", "0.1", "5%" into 1/1000 %. */
+static int parse_sample(const char *text, uint32_t *sample)
+{
+	char *end;
+	double v = strtod(text, &end);
+
+	if (end == text || (*end && strcmp(end, "%")) || !(v > 0 && v <= 100))
+		return -EINVAL;
+	*sample = v * 1000;
+	return *sample ? 0 : -EINVAL;
+}
+
+static int run_verify(int argc, char **argv)
+{
+	const char *sample_text = NULL;
+	struct order o = { 0 };
+	uint32_t sample = 0;
+	bool json = false;
+	const struct snap_opt opts[] = {
+		ORDER_WHERE(&o), ORDER_VOLUME(&o),
+		{ "sample", 's', SNAP_OPT_STRING, "P%", &sample_text, "read so much of the data, chosen by chance (0.001 to 100)" },
+		{ "json", 'J', SNAP_OPT_FLAG, NULL, &json, "print JSON" }, { 0 }
+	};
+	int rc = snap_opts(&cmd_verify, opts, &argc, &argv);
 
 	if (rc >= 0)
 		return rc;
-	err = sm_repo_open(argv[0], &r, &e);
-	if (!err) {
-		err = sm_repo_verify(&r, &v, &e);
-		sm_repo_close(&r);
-	}
-	if (err)
-		return report(err, &e);
-	print(&v, json);
-	return v.errors ? SNAP_EXIT_IO : 0;
+	if (sample_text && parse_sample(sample_text, &sample))
+		return snap_usage_error("--sample: from 0.001 to 100 per cent");
+	rc = order_begin(&o, "verify", argc, argv);
+	if (rc >= 0)
+		return rc;
+	if (sample_text)
+		json_object_set_new(o.json, "sample", json_integer(sample));
+	return act(&o, json);
+}
+
+static int run_fsck(int argc, char **argv)
+{
+	struct order o = { 0 };
+	bool json = false;
+	const struct snap_opt opts[] = {
+		ORDER_WHERE(&o), ORDER_VOLUME(&o), { "json", 'J', SNAP_OPT_FLAG, NULL, &json, "print JSON" }, { 0 }
+	};
+	int rc = snap_opts(&cmd_fsck, opts, &argc, &argv);
+
+	if (rc < 0)
+		rc = order_begin(&o, "fsck", argc, argv);
+	return rc >= 0 ? rc : act(&o, json);
 }
 
 const struct snap_cmd cmd_verify = {
-	.name = "verify", .args = "REPO", .summary = "read and hash everything; exit 6 when something is damaged",
-	.min_args = 1, .max_args = 1, .run = run,
+	.name = "verify", .args = "[REPO]", .summary = "read and hash everything, or a sample; exit 6 when something is damaged",
+	.max_args = 1, .run = run_verify,
+};
+
+const struct snap_cmd cmd_fsck = {
+	.name = "fsck", .args = "[REPO]", .summary = "check manifests, maps and packs' indexes, without reading data; exit 6 on damage",
+	.max_args = 1, .run = run_fsck,
 };

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "keep.h"
+#include "upload_internal.h"
+
+#define BALLAST		(1u << 20)
+#define BALLAST_FILES	4
+
+const char *const sm_rule_names[SM_NR_RULES] = {
+	"keep-last", "keep-hourly", "keep-daily", "keep-weekly", "keep-monthly", "keep-yearly"
+};
+
+/* ---- the rules ---- */
+
+/* A number for the period that a generation is of: equal within, different without. */
+static uint64_t period(enum sm_rule rule, const struct sm_generation *g)
+{
+	time_t t = g->received / 1000000000u;
+	char week[16];
+	struct tm tm;
+
+	localtime_r(&t, &tm);
+	switch (rule) {
+	case SM_KEEP_HOURLY:
+		return ((uint64_t)tm.tm_year * 366 + tm.tm_yday) * 24 + tm.tm_hour;
+	case SM_KEEP_DAILY:
+		return (uint64_t)tm.tm_year * 366 + tm.tm_yday;
+	case SM_KEEP_WEEKLY:		/* ISO: weeks do not end with the year */
+		strftime(week, sizeof(week), "%G%V", &tm);
+		return strtoull(week, NULL, 10);
+	case SM_KEEP_MONTHLY:
+		return (uint64_t)tm.tm_year * 12 + tm.tm_mon;
+	case SM_KEEP_YEARLY:
+		return tm.tm_year;
+	default:
+		return g->sequence;
+	}
+}
+
+/* Periods that count: of generations that earlier rules have kept, and of this one's. Ours is a short list: linear. */
+struct periods {
+	uint64_t *v;
+	size_t nr;
+};
+
+static bool has(const struct periods *p, uint64_t x)
+{
+	for (size_t i = 0; i < p->nr; i++)
+		if (p->v[i] == x)
+			return true;
+	return false;
+}
+
+/*
+ *	newest ──────────────────────────────► oldest
+ *	 K     K     .     .     .     .     .		K: kept by earlier rules; their periods are taken
+ *	             a     b     b     c     d		periods of the others, keep 2:
+ *	             keep  keep  go    stop		more than one of b: the newest; after two periods no more is kept
+ */
+static void apply_rule(enum sm_rule rule, uint32_t keep, struct sm_verdict *v, size_t nr, bool *decided,
+		       struct periods *taken, struct periods *mine)
+{
+	taken->nr = mine->nr = 0;
+	for (size_t i = 0; i < nr; i++)
+		if (decided[i] && v[i].fate == SM_FATE_KEEP)
+			taken->v[taken->nr++] = period(rule, v[i].g);
+	for (size_t i = 0; i < nr; i++) {
+		uint64_t x;
+
+		if (decided[i] || v[i].fate == SM_FATE_LOCKED)
+			continue;
+		x = period(rule, v[i].g);
+		if (has(taken, x))
+			continue;
+		if (has(mine, x)) {
+			decided[i] = true;
+			continue;
+		}
+		if (mine->nr == keep)
+			break;
+		mine->v[mine->nr++] = x;
+		decided[i] = true;
+		v[i].fate = SM_FATE_KEEP;
+		v[i].rule = rule;
+	}
+}
+
+void sm_prune_select(const struct sm_policy *p, struct sm_verdict *v, size_t nr)
+{
+	struct periods taken = { malloc((nr + 1) * sizeof(uint64_t)), 0 }, mine = { malloc((nr + 1) * sizeof(uint64_t)), 0 };
+	bool *decided = calloc(nr + 1, sizeof(*decided));
+	bool good = taken.v && mine.v && decided;
+
+	for (size_t i = 0; i < nr; i++)
+		if (v[i].fate != SM_FATE_LOCKED)
+			v[i].fate = good ? SM_FATE_REMOVE : SM_FATE_KEEP;	/* no memory: nothing goes */
+	for (int rule = 0; good && rule < SM_NR_RULES; rule++)
+		if (p->keep[rule])
+			apply_rule(rule, p->keep[rule], v, nr, decided, &taken, &mine);
+	free(taken.v);
+	free(mine.v);
+	free(decided);
+}
+
+/* ---- a volume ---- */
+
+static int newest_first(const void *a, const void *b)
+{
+	const struct sm_verdict *x = a, *y = b;
+
+	return x->g->sequence > y->g->sequence ? -1 : x->g->sequence < y->g->sequence;
+}
+
+/* A damaged note is a lock: what cannot be read cannot be said to have run out. */
+static int note_lock(struct sm_repo *r, const char *vid, struct sm_verdict *v, struct sm_err *e)
+{
+	uint64_t until = INT64_MAX;
+	int is = sm_keep_get(r, vid, v->g->manifest.info.number, &until, e);
+
+	if (is < 0 && is != -EUCLEAN && is != -EPROTO)
+		return is;
+	if (is && until > sm_now_ns()) {
+		v->fate = SM_FATE_LOCKED;
+		v->locked_until = until;
+	}
+	return 0;
+}
+
+struct bases {
+	const char *vid;
+	struct sm_verdict *v;
+	size_t nr;
+};
+
+static int note_base(const struct sm_staged *s, void *arg)
+{
+	struct bases *b = arg;
+
+	if (strcmp(s->vid, b->vid) || !s->info.has_parent)
+		return 0;
+	for (size_t i = 0; i < b->nr; i++)
+		if (b->v[i].fate == SM_FATE_REMOVE && !memcmp(b->v[i].g->hash, s->info.parent, SM_DIGEST))
+			b->v[i].fate = SM_FATE_BASE;
+	return 0;
+}
+
+static int remove_one(struct sm_repo *r, const char *vid, struct sm_verdict *v, struct sm_err *e)
+{
+	uint32_t number = v->g->manifest.info.number;
+	char key[SM_KEY_MAX];
+	int lock = generation_lock(r, vid, number, true, e), err;
+
+	if (lock == -EBUSY) {
+		v->fate = SM_FATE_READ;
+		return 0;
+	}
+	if (lock < 0)
+		return lock;
+	sm_key_manifest(key, vid, number);
+	err = r->store->ops->remove(r->store, key, e);
+	if (err) {
+		close(lock);
+		return err;
+	}
+	v->fate = SM_FATE_REMOVED;
+	generation_unlock_gone(r, vid, number, lock);
+	sm_keep_clear(r, vid, number, NULL);	/* a lock that has run out */
+	return 0;
+}
+
+static int remove_all(struct sm_repo *r, const char *vid, struct sm_verdict *v, size_t nr, struct sm_err *e)
+{
+	char prefix[SM_KEY_MAX];
+	int err = 0, settled;
+
+	for (size_t i = nr; !err && i--;)	/* oldest first */
+		if (v[i].fate == SM_FATE_REMOVE)
+			err = remove_one(r, vid, &v[i], e);
+	snprintf(prefix, sizeof(prefix), "volumes/%s/manifests", vid);
+	settled = r->store->ops->settle(r->store, prefix, err ? NULL : e);
+	return err ? err : settled;
+}
+
+static int prune_locked(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool apply,
+			int (*fn)(const struct sm_verdict *v, void *arg), void *arg, struct sm_err *e)
+{
+	struct sm_generations g;
+	struct sm_verdict *v;
+	int err = sm_repo_generations(r, vid, &g, e), told = 0;
+
+	if (err)
+		return err;
+	v = calloc(g.nr + 1, sizeof(*v));
+	if (!v)
+		err = sm_fail(e, -ENOMEM, "no memory");
+	for (size_t i = 0; !err && i < g.nr; i++) {
+		v[i].g = &g.v[i];
+		err = note_lock(r, vid, &v[i], e);
+	}
+	if (!err) {
+		struct bases b = { vid, v, g.nr };
+
+		qsort(v, g.nr, sizeof(*v), newest_first);
+		sm_prune_select(p, v, g.nr);
+		err = sm_staged(r, note_base, &b, e);
+	}
+	if (!err && apply)
+		err = remove_all(r, vid, v, g.nr, e);
+	for (size_t i = 0; v && fn && !told && i < g.nr; i++)
+		told = fn(&v[i], arg);
+	free(v);
+	sm_generations_free(&g);
+	return err ? err : told;
+}
+
+int sm_prune(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool apply,
+	     int (*fn)(const struct sm_verdict *v, void *arg), void *arg, struct sm_err *e)
+{
+	uint32_t all = 0;
+	int lock, err;
+
+	for (int i = 0; i < SM_NR_RULES; i++)
+		all |= p->keep[i];
+	if (!all)
+		return sm_fail(e, -EINVAL, "a policy that keeps nothing: say at least one of --keep-last, --keep-daily ...");
+	if (apply)
+		sm_ballast_use(r);
+	lock = volume_lock(r, vid, e);
+	if (lock < 0)
+		return lock;
+	err = prune_locked(r, vid, p, apply, fn, arg, e);
+	close(lock);
+	return err;
+}
+
+/* ---- ballast ---- */
+
+/* One with bytes, and more for the sake of being files: a full table of inodes is a full disk, too. */
+static void ballast_path(const struct sm_repo *r, char path[PATH_MAX], int i)
+{
+	snprintf(path, PATH_MAX, "%.*s/ballast.%d", PATH_MAX - 64, r->path, i);
+}
+
+static bool room_for(const struct sm_repo *r, uint64_t bytes)
+{
+	struct statvfs v;
+
+	/* Some file systems have no fixed number of files and say 0 of 0. */
+	return !statvfs(r->path, &v) && (uint64_t)v.f_bavail * v.f_frsize >= bytes && (!v.f_files || v.f_favail >= 16);
+}
+
+void sm_ballast_use(struct sm_repo *r)
+{
+	char path[PATH_MAX];
+
+	if (room_for(r, BALLAST))
+		return;
+	for (int i = 0; i < BALLAST_FILES; i++) {
+		ballast_path(r, path, i);
+		unlink(path);
+	}
+}
+
+void sm_ballast_make(struct sm_repo *r)
+{
+	char path[PATH_MAX];
+
+	if (!room_for(r, 64 * BALLAST))
+		return;
+	for (int i = 0; i < BALLAST_FILES; i++) {
+		int fd;
+
+		ballast_path(r, path, i);
+		fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return;
+		if (!i)
+			posix_fallocate(fd, 0, BALLAST);
+		close(fd);
+	}
+}
