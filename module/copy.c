@@ -9,7 +9,6 @@
  * when there is none the worker goes on with what is in flight and asks again. The pools hold one chunk of the largest size, so that
  * with nothing in flight a run is always possible.
  */
-#include <linux/crc32c.h>
 #include <linux/highmem.h>
 #include <linux/slab.h>
 #include "cow.h"

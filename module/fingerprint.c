@@ -10,7 +10,6 @@
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
-#include <linux/crc32c.h>
 #include <linux/math64.h>
 #include <linux/mm.h>
 #include <linux/slab.h>

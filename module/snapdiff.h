@@ -30,6 +30,7 @@
 #include <linux/netlink.h>
 #include "uapi/linux/snapdiff.h"
 #include "compat.h"
+#include "crc.h"
 
 #define SNAP_NAME	"snapdiff"
 

@@ -14,7 +14,6 @@
  * readable is asked after all data is in the bio, and the bio is completed only then. The view is held until the data of the diff has been
  * read, so that its blocks are not used again.
  */
-#include <linux/crc32c.h>
 #include <linux/vmalloc.h>
 #include "virt.h"
 

@@ -6,7 +6,7 @@
 #ifdef __KERNEL__
 #include <linux/bitops.h>
 #include <linux/build_bug.h>
-#include <linux/crc32c.h>
+#include "crc.h"
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/limits.h>
