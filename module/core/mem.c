@@ -7,6 +7,9 @@
  * readers need no lock: a node is complete before a release store links it in, bottom level first, and readers follow links with acquire loads.
  *
  * Links are indices of 8-byte words in the arena; 0 is none (the head lies there). The order is (chunk, gen).
+ *
+ * The writer remembers where it inserted last (a finger: on each level the last node that is not behind that place). A group's records come in the order of
+ * their chunks, so the next search climbs from there only as far as it has to, instead of descending from the top.
  * Source of the structure: W. Pugh, "Skip Lists: A Probabilistic Alternative to Balanced Trees", 1990.
  */
 #include "internal.h"
@@ -31,6 +34,7 @@ struct sd_mem {
 	u32 used, words;
 	u32 gen_min, gen_max;
 	u64 random;
+	u32 finger[MAX_HEIGHT];	/* the writer's; all 0: the head */
 	u64 *arena;
 };
 
@@ -82,6 +86,7 @@ void sd_mem_reset(struct sd_mem *m)
 
 	memset(head, 0, NODE_WORDS(MAX_HEIGHT) * 8);
 	head->height = MAX_HEIGHT;
+	memset(m->finger, 0, sizeof(m->finger));
 	m->used = NODE_WORDS(MAX_HEIGHT);
 	m->count = 0;
 	m->gen_min = U32_MAX;
@@ -125,19 +130,41 @@ static u32 random_height(struct sd_mem *m)
 	return h;
 }
 
+/* Moves the finger to the place of (chunk, gen). */
+static void move_finger(struct sd_mem *m, u64 chunk, u32 gen)
+{
+	int l = MAX_HEIGHT - 1;
+	u32 at, next;
+
+	at = m->finger[0];
+	if (!at || before(node_at(m, at), chunk, gen)) {
+		/* What is above the first level that has nothing in between is in its place already. */
+		for (l = 0; l < MAX_HEIGHT - 1; l++) {
+			next = node_at(m, m->finger[l])->next[l];
+			if (!next || !before(node_at(m, next), chunk, gen))
+				break;
+		}
+		at = m->finger[l];
+	} else {
+		at = 0;
+	}
+	for (; l >= 0; l--) {
+		while ((next = node_at(m, at)->next[l]) && before(node_at(m, next), chunk, gen))
+			at = next;
+		m->finger[l] = at;
+	}
+}
+
 void sd_mem_insert(struct sd_mem *m, const struct sd_rec *rec)
 {
-	struct node *prev[MAX_HEIGHT], *n = node_at(m, 0), *new;
-	u32 h = random_height(m), at = m->used;
+	u32 h = random_height(m), at = m->used, next;
+	struct node *new;
 	int l;
 
-	for (l = MAX_HEIGHT - 1; l >= 0; l--) {
-		while (n->next[l] && before(node_at(m, n->next[l]), rec->chunk, rec->gen))
-			n = node_at(m, n->next[l]);
-		prev[l] = n;
-	}
-	if (n->next[0]) {
-		struct node *same = node_at(m, n->next[0]);
+	move_finger(m, rec->chunk, rec->gen);
+	next = node_at(m, m->finger[0])->next[0];
+	if (next) {
+		struct node *same = node_at(m, next);
 
 		/* Only in replay, where the same group may be met again; the first one counts. */
 		if (same->chunk == rec->chunk && same->gen == rec->gen)
@@ -153,8 +180,11 @@ void sd_mem_insert(struct sd_mem *m, const struct sd_rec *rec)
 	new->where = (u64)rec->kind << SD_WHERE_KIND_SHIFT | rec->addr;
 	new->height = h;
 	for (l = 0; l < (int)h; l++) {
-		new->next[l] = prev[l]->next[l];
-		smp_store_release(&prev[l]->next[l], at);	/* pairs with the load in sd_mem_fetch() */
+		struct node *prev = node_at(m, m->finger[l]);
+
+		new->next[l] = prev->next[l];
+		smp_store_release(&prev->next[l], at);	/* pairs with the load in sd_mem_fetch() */
+		m->finger[l] = at;
 	}
 	m->count++;
 	WRITE_ONCE(m->gen_min, min(m->gen_min, rec->gen));
