@@ -18,6 +18,7 @@
  *	  on the primary finds it when he looks again.
  */
 #include <linux/bitmap.h>
+#include <linux/bits.h>
 #include <linux/hash.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -287,18 +288,33 @@ u32 snap_bits_zeros(struct snap_bits *bits, u64 chunk, u32 nr)
 	return find_next_bit(w->bits, to, from) - from;
 }
 
+/* The worker alone writes; words are written whole so that who tests a bit sees the old word or the new one. */
+static void window_set(struct window *w, unsigned int from, unsigned int nr)
+{
+	unsigned int end = from + nr;
+
+	while (from < end) {
+		unsigned int bit = from % BITS_PER_LONG, n = min(end - from, BITS_PER_LONG - bit);
+		unsigned long *word = &w->bits[from / BITS_PER_LONG];
+
+		WRITE_ONCE(*word, *word | GENMASK(bit + n - 1, bit));
+		from += n;
+	}
+}
+
 /** snap_bits_set() - [worker] the records of these chunks are in the table */
 void snap_bits_set(struct snap_bits *bits, u64 first, u32 nr)
 {
-	struct window *w = NULL;
-	u64 chunk;
+	/* the commit before the bits: a map that sees a bit lets its write go, on whatever CPU */
+	smp_mb();
+	while (nr) {
+		struct window *w = window_find(bits, first >> WINDOW_SHIFT);
+		unsigned int from = first & (WINDOW_CHUNKS - 1);
+		u32 n = min(nr, WINDOW_CHUNKS - from);
 
-	/* the commit before the bits: a map that sees a bit lets its write go */
-	smp_mb__before_atomic();
-	for (chunk = first; chunk < first + nr; chunk++) {
-		if (!w || w->index != chunk >> WINDOW_SHIFT)
-			w = window_find(bits, chunk >> WINDOW_SHIFT);
 		if (w)
-			set_bit(chunk & (WINDOW_CHUNKS - 1), w->bits);
+			window_set(w, from, n);
+		first += n;
+		nr -= n;
 	}
 }

@@ -40,14 +40,16 @@
 #include <linux/bitmap.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
+#include <linux/list_sort.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include "cow.h"
 
-#define PIECE_CHUNKS	512u			/* of one bio, then others have a turn */
+#define PIECE_CHUNKS	256u			/* of one bio, then others have a turn */
 #define PIECE_PARTS	64u			/* of a discard */
 #define ROOM_PAUSE	(HZ / 20)
 #define ROOM_PATIENCE	(5 * HZ)		/* then any generation may be given up */
+#define PLUG_BIOS	128u			/* then the worker gets them before the plug ends */
 #define WAKES		16u
 #define WAKES_NS	(2 * NSEC_PER_MSEC)
 #define STALL_LIMIT	(30 * HZ)		/* then the store is given up */
@@ -80,6 +82,48 @@ void snap_cow_drain(struct snap_cow *cow)
 	wait_event(cow->idle, !atomic_read(&cow->busy));
 }
 
+/* What a task with a plug has deferred so far; the plug's end, or the task's sleep, gives it to the worker: one large group instead of many small ones. */
+struct plugged {
+	struct blk_plug_cb cb;
+	struct list_head bios;		/* pbios */
+	unsigned int nr;
+};
+
+static void plugged_to_worker(struct snap_cow *cow, struct plugged *p)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&cow->lock, flags);
+	list_splice_tail_init(&p->bios, &cow->incoming);
+	spin_unlock_irqrestore(&cow->lock, flags);
+	p->nr = 0;
+	snap_cow_kick(cow);
+}
+
+static void unplug(struct blk_plug_cb *cb, bool from_schedule)
+{
+	struct plugged *p = container_of(cb, struct plugged, cb);
+
+	plugged_to_worker(cb->data, p);
+	kfree(p);
+}
+
+static bool plug_bio(struct snap_cow *cow, struct snap_pbio *pb)
+{
+	struct blk_plug_cb *cb = blk_check_plugged(unplug, cow, sizeof(struct plugged));
+	struct plugged *p;
+
+	if (!cb)
+		return false;
+	p = container_of(cb, struct plugged, cb);
+	if (!p->bios.next)
+		INIT_LIST_HEAD(&p->bios);	/* zeroed when it is new */
+	list_add_tail(&pb->list, &p->bios);
+	if (++p->nr >= PLUG_BIOS)
+		plugged_to_worker(cow, p);
+	return true;
+}
+
 /**
  * snap_cow_defer() - [any context] hand a write or discard to the worker
  * @bio: remapped to the primary; it has entered the gate
@@ -98,6 +142,8 @@ void snap_cow_defer(struct snap_cow *cow, struct bio *bio, u64 first, u64 last)
 	pb->last = last;
 	pb->missing = 0;
 	atomic_inc(&cow->busy);
+	if (plug_bio(cow, pb))
+		return;
 	spin_lock_irqsave(&cow->lock, flags);
 	list_add_tail(&pb->list, &cow->incoming);
 	spin_unlock_irqrestore(&cow->lock, flags);
@@ -457,6 +503,12 @@ static bool scan_deferred(struct snap_cow *cow)
 		u64 before = pb->cursor;
 		enum scan r;
 
+		/* What has been read goes on while it is in the processor's cache. */
+		if (READ_ONCE(cow->done_chunks) >= SNAP_BATCH) {
+			progress = true;
+			break;
+		}
+
 		r = bio_op(snap_pbio_bio(pb)) == REQ_OP_DISCARD ? scan_discard(cow, pb) : scan_write(cow, pb);
 
 		if (r == SCAN_FULL) {
@@ -471,15 +523,25 @@ static bool scan_deferred(struct snap_cow *cow)
 	return progress;
 }
 
+static int by_cursor(void *unused, const struct list_head *a, const struct list_head *b)
+{
+	return list_entry(a, struct snap_pbio, list)->cursor > list_entry(b, struct snap_pbio, list)->cursor;
+}
+
+/* What came in together is taken up in the order of its place: reads, records and at last the writes themselves. */
 static bool reads_done(struct snap_cow *cow)
 {
 	struct snap_run *run, *next;
+	LIST_HEAD(incoming);
 	LIST_HEAD(done);
 
 	spin_lock_irq(&cow->lock);
 	list_splice_init(&cow->done, &done);
-	list_splice_tail_init(&cow->incoming, &cow->deferred);
+	cow->done_chunks = 0;
+	list_splice_init(&cow->incoming, &incoming);
 	spin_unlock_irq(&cow->lock);
+	list_sort(NULL, &incoming, by_cursor);
+	list_splice_tail(&incoming, &cow->deferred);
 	if (list_empty(&done))
 		return false;
 	list_for_each_entry_safe(run, next, &done, list) {

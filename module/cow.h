@@ -19,6 +19,7 @@
 #define SNAP_GROUP_ITEMS	1024u		/* copies in one group, at most */
 #define SNAP_MAX_CHUNKS		4096u		/* chunks being preserved, at most */
 #define SNAP_MAX_BYTES		(16u << 20)	/* and their bytes; a chunk of the largest size is always possible */
+#define SNAP_BATCH	128u		/* copies that make a group worth its while */
 #define SNAP_RUN_BYTES		(1u << 20)	/* one read of old content, at most (or one chunk) */
 
 /**
@@ -215,10 +216,11 @@ struct snap_cow {
 	unsigned long kicked;		/* bit 0 */
 	wait_queue_head_t idle;		/* snap_cow_drain() */
 
-	spinlock_t lock;		/* irq; for the five below */
+	spinlock_t lock;		/* irq; for the six below */
 	struct list_head incoming;	/* pbios from map */
 	struct list_head changes;	/* snap_change */
 	struct list_head done;		/* runs that have been read */
+	u32 done_chunks;		/* in them */
 	bool room_done;			/* the housekeeping work has an answer */
 	int room_err;
 

@@ -18,7 +18,6 @@
 #include <linux/vmalloc.h>
 #include "cow.h"
 
-#define BATCH		128u	/* with less than that a group waits for reads when another one is being written */
 #define BLOCK_SECTORS	8u
 #define NR_GROUPS	(SNAP_GROUPS_INFLIGHT + 2)	/* in flight, the open one, one for a change */
 
@@ -191,26 +190,39 @@ void snap_group_fill(struct snap_cow *cow)
 	}
 }
 
+/* How many items from @i on are of consecutive chunks? */
+static u32 neighbours(const struct snap_group *g, u32 i)
+{
+	u32 n = 1;
+
+	while (i + n < g->nr && g->items[i + n].chunk == g->items[i].chunk + n)
+		n++;
+	return n;
+}
+
 /* The records of the items are in the table (or will never be needed): runs that are complete release their bios. */
 static void items_done(struct snap_cow *cow, struct snap_group *g, bool recorded)
 {
 	static const enum snap_counter counter[] = {
 		[SNAP_DATA] = SNAP_C_COPIED, [SNAP_ZERO] = SNAP_C_ZEROS, [SNAP_BAD] = SNAP_C_BAD, [SNAP_MARK] = SNAP_C_MARKED,
 	};
-	u32 i;
+	u32 i, n, nr[ARRAY_SIZE(counter)] = { 0 };
 
+	for (i = 0; recorded && i < g->nr; i += n) {
+		n = neighbours(g, i);
+		snap_bits_set(cow->vol->bits, g->items[i].chunk, n);
+	}
 	for (i = 0; i < g->nr; i++) {
 		struct snap_run *run = g->runs[i];
 
-		if (recorded) {
-			snap_count(cow->vol, counter[g->items[i].kind]);
-			snap_bits_set(cow->vol->bits, g->items[i].chunk, 1);
-			if (g->items[i].kind == SNAP_BAD)
-				snap_cow_house(cow, SNAP_HOUSE_BAD);
-		}
+		nr[g->items[i].kind]++;
 		if (++run->committed == run->nr)
 			snap_cow_run_committed(cow, run);
 	}
+	for (i = SNAP_DATA; recorded && i < ARRAY_SIZE(counter); i++)
+		snap_count_add(cow->vol, counter[i], nr[i]);
+	if (recorded && nr[SNAP_BAD])
+		snap_cow_house(cow, SNAP_HOUSE_BAD);
 	g->nr = 0;
 }
 
@@ -251,7 +263,7 @@ static bool worth_starting(struct snap_cow *cow)
 
 	if (!waiting)
 		return false;
-	return cow->failed || !cow->nr_writing || !cow->reading || waiting >= BATCH;
+	return cow->failed || !cow->nr_writing || !cow->reading || waiting >= SNAP_BATCH;
 }
 
 static bool start_items(struct snap_cow *cow)
