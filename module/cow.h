@@ -204,7 +204,7 @@ struct snap_group {
 	struct snap_run **runs;		/* of the items */
 	atomic_t pending;
 	bool ended;			/* pending reached 0; release/acquire */
-	bool relocated;
+	unsigned int relocated;		/* times */
 	blk_status_t data_status;
 	blk_status_t meta_status;
 };
@@ -330,6 +330,7 @@ unsigned int snap_params_emit(const struct snap_params *p, char *result, unsigne
 unsigned int snap_status_emit(struct snap_volume *vol, char *result, unsigned int sz, unsigned int maxlen);
 /* 64 bytes that tell whether the primary was written without us */
 int snap_fingerprint(struct block_device *bdev, sector_t size, u8 *out);
+bool snap_fingerprint_same(const u8 *a, const u8 *b);
 
 struct snap_volume *snap_volume_open(struct dm_target *ti, struct dm_dev *primary, struct dm_dev *diff, const struct snap_params *p,
 				     void (*resubmit)(void *ctx, struct bio_list *bios));

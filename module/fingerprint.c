@@ -2,7 +2,8 @@
 /*
  * The fingerprint of a primary: was it written without us between a clean detach and the next attach?
  *
- * Checksums of its first and last 64 KiB (superblocks, logs, backup tables live there) and of samples between; what cannot be read has a mark of its own. Taken when the
+ * Checksums of its first and last 64 KiB (superblocks, logs, backup tables live there) and of samples between; what cannot be read has a mark of its own, which is equal to anything:
+ * a bad sector that has come or gone is no sign of a writer. Taken when the
  * last table goes, after the last write; compared before the first one of the next attachment. It cannot prove that nothing was written, but a mounted
  * filesystem does not leave it as it was. After a crash there is none to compare.
  *
@@ -58,14 +59,14 @@ static int read_region(struct block_device *bdev, sector_t start, unsigned int n
  * @size: sectors of the primary
  * @out: 64 bytes
  *
- * May block. Return: 0 or -ENOMEM.
+ * May block. Return: 0; -ENOMEM; -EIO: nothing of it can be read.
  */
 int snap_fingerprint(struct block_device *bdev, sector_t size, u8 *out)
 {
 	unsigned int order = get_order(FP_EDGE << SECTOR_SHIFT);
 	struct page *page = alloc_pages(GFP_NOIO | __GFP_COMP, order);
 	struct fingerprint *fp = (struct fingerprint *)out;
-	unsigned int i, nr;
+	unsigned int i, nr, unreadable = 0;
 	sector_t start;
 
 	if (!page)
@@ -80,8 +81,27 @@ int snap_fingerprint(struct block_device *bdev, sector_t size, u8 *out)
 		region(size, i, &start, &nr);
 		if (!read_region(bdev, start, nr, page))
 			crc = crc32c(~0u, page_address(page), nr << SECTOR_SHIFT);
+		else
+			unreadable++;
 		fp->crc[i] = cpu_to_le32(crc);
 	}
 	__free_pages(page, order);
-	return 0;
+	return unreadable == FP_REGIONS ? -EIO : 0;
+}
+
+/** snap_fingerprint_same() - are two fingerprints of one primary the same where both could read it? */
+bool snap_fingerprint_same(const u8 *a, const u8 *b)
+{
+	const struct fingerprint *x = (const struct fingerprint *)a, *y = (const struct fingerprint *)b;
+	unsigned int i;
+
+	if (memcmp(a, b, offsetof(struct fingerprint, crc)))
+		return false;
+	for (i = 0; i < FP_REGIONS; i++) {
+		u32 c = le32_to_cpu(x->crc[i]), d = le32_to_cpu(y->crc[i]);
+
+		if (c != d && c != FP_UNREADABLE && d != FP_UNREADABLE)
+			return false;
+	}
+	return true;
 }

@@ -7,8 +7,8 @@
  *	flushing  all written; the diff has a volatile cache
  *	done	  durable. Committed when every group sealed before it has been
  *
- * A data write that fails is tried once more at other addresses, with the image rebuilt. A journal write or flush that fails fails the store:
- * a sealed group cannot be skipped.
+ * A data write that fails is tried again at other addresses, each time further away, with the image rebuilt. A journal write or flush that fails
+ * fails the store: a sealed group cannot be skipped.
  *
  * A change of the generations is a group of its own, in the same order.
  */
@@ -19,6 +19,7 @@
 #include "cow.h"
 
 #define BLOCK_SECTORS	8u
+#define RELOCATIONS	4u	/* of one group */
 #define NR_GROUPS	(SNAP_GROUPS_INFLIGHT + 2)	/* in flight, the open one, one for a change */
 
 static void group_put(struct snap_group *g)
@@ -147,7 +148,7 @@ static struct snap_group *take_free(struct snap_cow *cow)
 	list_del_init(&g->list);
 	g->nr = 0;
 	g->change = NULL;
-	g->relocated = false;
+	g->relocated = 0;
 	return g;
 }
 
@@ -353,12 +354,12 @@ static void group_written(struct snap_cow *cow, struct snap_group *g)
 		snap_cow_fail(cow, blk_status_to_errno(g->meta_status), "the journal could not be written");
 		g->state = SNAP_GROUP_DONE;
 	} else if (g->data_status) {
-		if (g->relocated || snap_store_relocate(cow->vol->store, &g->sealed)) {
+		if (g->relocated == RELOCATIONS || snap_store_relocate(cow->vol->store, &g->sealed)) {
 			snap_cow_fail(cow, blk_status_to_errno(g->data_status), "preserved data could not be written");
 			g->state = SNAP_GROUP_DONE;
 			return;
 		}
-		g->relocated = true;
+		g->relocated++;
 		group_submit(g);
 	} else if (bdev_write_cache(cow->vol->diff_bdev)) {
 		group_flush(g);

@@ -29,6 +29,7 @@ static void __exit snapdiff_exit(void)
 	snap_target_exit();
 	snap_netlink_exit();
 	snap_virt_exit();
+	snap_store_exit();
 }
 
 module_init(snapdiff_init);

@@ -196,6 +196,9 @@ bool snap_store_gen_readable(struct snap_store *s, u32 gen);
 int snap_store_map(struct snap_volume *vol, u32 gen, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max);
 int snap_store_changes(struct snap_volume *vol, u32 g1, u32 g2_or_now, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max);
 
+/* At unload. */
+void snap_store_exit(void);
+
 /* ---- cow.c ----------------------------------------------------------------------------------- */
 /* Wait until no copy is in flight (gate closed, or dead). */
 void snap_cow_drain(struct snap_cow *cow);

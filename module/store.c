@@ -441,6 +441,75 @@ int snap_store_changes(struct snap_volume *vol, u32 g1, u32 g2, u64 *pos, u64 en
 	return n;
 }
 
+/* ---- stores that failed and could not say so ------------------------------------------------------ */
+
+/*
+ * A diff that takes no write after it has failed says "in use" when it comes back, and its journal ends before writes that were released. So what the
+ * superblock could not be told is remembered here, by uuid, until it could: for as long as the module is loaded.
+ */
+struct doomed {
+	struct list_head list;
+	u8 uuid[SD_UUID_SIZE];
+};
+
+static DEFINE_MUTEX(doomed_lock);
+static LIST_HEAD(doomed_stores);
+
+static struct doomed *find_doomed(const u8 *uuid)
+{
+	struct doomed *d;
+
+	lockdep_assert_held(&doomed_lock);
+	list_for_each_entry(d, &doomed_stores, list) {
+		if (!memcmp(d->uuid, uuid, sizeof(d->uuid)))
+			return d;
+	}
+	return NULL;
+}
+
+/* The store is about to be closed, and has failed. */
+static void remember_failure(struct snap_store *s)
+{
+	struct doomed *d;
+
+	if (!sd_store_fail(s->core))
+		return;
+	DMWARN("%s: it could not be written to the differential volume that it has failed: do not attach it after the module has been unloaded, format it",
+	       s->vol->name);
+	mutex_lock(&doomed_lock);
+	d = find_doomed(s->vol->uuid) ? NULL : kmalloc(sizeof(*d), GFP_NOIO | __GFP_NOFAIL);
+	if (d) {
+		memcpy(d->uuid, s->vol->uuid, sizeof(d->uuid));
+		list_add(&d->list, &doomed_stores);
+	}
+	mutex_unlock(&doomed_lock);
+}
+
+/* The store has just been opened: is it one of those? */
+static void recall_failure(struct sd_store *core)
+{
+	struct sd_info info;
+	struct doomed *d;
+
+	sd_info(core, &info);
+	mutex_lock(&doomed_lock);
+	d = find_doomed(info.uuid);
+	if (d && (info.failed || !sd_store_fail(core))) {
+		list_del(&d->list);
+		kfree(d);
+	}
+	mutex_unlock(&doomed_lock);
+}
+
+/** snap_store_exit() - the module goes; no store is open */
+void snap_store_exit(void)
+{
+	struct doomed *d, *next;
+
+	list_for_each_entry_safe(d, next, &doomed_stores, list)
+		kfree(d);
+}
+
 /* ---- life --------------------------------------------------------------------------------------- */
 
 static void complain(void *ctx, const char *text)
@@ -508,7 +577,7 @@ static void open_core(struct snap_store *s, struct sd_info *info)
 	sd_info(s->core, info);
 	if (info->failed) {
 		DMWARN("%s: the differential volume failed earlier: no generations until it is formatted again", s->vol->name);
-		s->fail_durable = true;
+		s->fail_durable = sd_store_fail(s->core) == 0;
 		__snap_store_failed(s);
 	}
 	__snap_store_refresh(s);
@@ -542,6 +611,7 @@ int snap_store_open(struct snap_volume *vol, const struct snap_store_opts *opts)
 		*opts->error = (char *)open_error(err);
 		goto close_dev;
 	}
+	recall_failure(s->core);
 	err = load_states(s);
 	if (!err)
 		err = snap_store_thread(s);
@@ -576,7 +646,7 @@ static const char *not_as_we_left_it(struct snap_volume *vol, const struct sd_in
 		return NULL;
 	if (snap_fingerprint(vol->primary_bdev, info->primary_sectors, now))
 		return "the primary could not be compared";
-	return memcmp(now, info->fingerprint, sizeof(now)) ? "the primary was written without its differential volume" : NULL;
+	return snap_fingerprint_same(now, info->fingerprint) ? NULL : "the primary was written without its differential volume";
 }
 
 static bool anything_to_lose(struct snap_store *s)
@@ -708,6 +778,8 @@ void snap_store_close(struct snap_volume *vol, bool clean)
 
 	if (err)
 		DMWARN("%s: detached without a checkpoint (error %d)", vol->name, err);
+	if (s->failed)
+		remember_failure(s);
 	down_write(&s->alive);
 	sd_close(s->core);
 	s->core = NULL;

@@ -120,10 +120,12 @@ int sd_block_get(struct sd_store *s, u64 addr, u32 magic, u32 max_nr, struct sd_
 	if (buf->validated && READ_ONCE(*buf->validated) && le32_to_cpu(h->magic) == magic && le16_to_cpu(h->nr) <= max_nr)
 		return 0;
 	err = sd_block_check(s, buf->data, magic, addr, max_nr);
-	if (err)
+	if (err) {
 		sd_block_put(s, buf);
-	else if (buf->validated)
+		s->dev->ops->forget(s->dev->ctx, addr, 1);	/* the next one may be better read */
+	} else if (buf->validated) {
 		WRITE_ONCE(*buf->validated, true);
+	}
 	return err;
 }
 

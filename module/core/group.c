@@ -14,6 +14,7 @@
 #define PAYLOAD_MAX	(SD_GROUP_MAX_BLOCKS * SD_BLOCK_SIZE - (u32)sizeof(struct sd_disk_journal))
 #define MAX_EXTENTS	64u
 #define POOL_MAX	8u
+#define RELOCATE_SKIP	256u	/* blocks */
 
 struct group_priv {
 	struct list_head pool;
@@ -23,6 +24,7 @@ struct group_priv {
 	u64 pos, end;		/* in the journal */
 	u32 prev_link, link;
 	bool sealed, copies;
+	u32 relocated;		/* times */
 	u32 nr_extents;
 	struct sd_blockrange extent[MAX_EXTENTS];
 };
@@ -234,7 +236,11 @@ int sd_group_relocate(struct sd_store *s, struct sd_group *g)
 
 	if (!p->copies)
 		return -EINVAL;
-	/* The extents that failed stay taken until the store is closed: they are in no bitmap, and nothing else gets them. */
+	/*
+	 * The extents that failed stay taken until the store is closed: they are in no bitmap, and nothing else gets them. What lies right behind
+	 * them is as bad, probably: each attempt goes further.
+	 */
+	s->alloc.data_bit += RELOCATE_SKIP << (2 * min(p->relocated++, 3u));
 	p->nr_extents = 0;
 	if (place_items(s, p, g->items, g->nr_items, &err) < g->nr_items || p->nr_extents > old)
 		return -ENOSPC;
