@@ -183,6 +183,7 @@ static int make_store(struct salvage *sal)
 {
 	const struct sd_disk_super *d = &sal->super;
 	struct sd_store *s = sal->s = sd_zalloc(sizeof(*s));
+	struct sd_version *v;
 
 	if (!s)
 		return -ENOMEM;
@@ -203,9 +204,15 @@ static int make_store(struct salvage *sal)
 	s->alloc.end = s->nr_blocks;
 	s->alloc.nr_groups = le32_to_cpu(d->nr_groups);
 	s->cat.layout_from = U32_MAX;
+	/* What changes generations looks for tables that may have lost a reader: there are none. */
+	v = sd_version_alloc(s, 0);
+	if (!v)
+		return -ENOMEM;
+	sd_version_swap(s, v);
+	v->active = sd_mem_alloc(1);
 	sal->seen = calloc(s->nr_blocks / 8 + 1, 1);
 	sal->group = calloc(s->alloc.nr_groups, sizeof(*sal->group));
-	return sal->seen && sal->group ? 0 : -ENOMEM;
+	return v->active && sal->seen && sal->group ? 0 : -ENOMEM;
 }
 
 /* ---- the journal: which images are there ------------------------------------------------------------------ */
