@@ -475,6 +475,113 @@ static void doubt_gives_up_nothing(void **state)
 	free(m.data);
 }
 
+/* ---- what a thousand generations cost ---- */
+
+static const struct sm_store_ops *real_ops;
+static uint64_t opened, bytes_read;
+
+static int count_open(struct sm_store *s, const char *key, struct sm_object **o, struct sm_err *e)
+{
+	opened++;
+	return real_ops->open(s, key, o, e);
+}
+
+static ssize_t count_pread(struct sm_object *o, void *buf, size_t len, uint64_t offset)
+{
+	bytes_read += len;
+	return real_ops->pread(o, buf, len, offset);
+}
+
+struct cost {
+	uint64_t publish_opens, publish_bytes, image_opens, image_bytes, stored;
+};
+
+static struct cost measure(struct image *m, uint32_t number, uint8_t hash[SM_DIGEST])
+{
+	struct image old = { malloc(m->size), m->size };
+	struct sm_store_ops counting = *real_ops;
+	struct sm_generation g;
+	struct sm_image *img;
+	struct backup b;
+	struct cost c;
+
+	memcpy(old.data, m->data, m->size);
+	for (int i = 0; i < 4; i++)
+		m->data[random() % m->size] ^= 1 + random() % 255;
+	make_backup(&b, number, m, &old, hash, 4);
+	counting.open = count_open;
+	counting.pread = count_pread;
+	repo.store->ops = &counting;
+	opened = bytes_read = 0;
+	assert_int_equal(store(&b, hash, NULL), 0);
+	c.publish_opens = opened;
+	c.publish_bytes = bytes_read;
+	opened = bytes_read = 0;
+	assert_int_equal(sm_repo_generation(&repo, vid, number, &g, NULL), 0);
+	c.stored = g.stored_bytes;
+	assert_int_equal(sm_image_open(&repo, &g, &img, NULL), 0);
+	c.image_opens = opened;
+	c.image_bytes = bytes_read;
+	sm_image_close(img);
+	sm_generation_done(&g);
+	repo.store->ops = real_ops;
+	free_backup(&b);
+	free(old.data);
+	return c;
+}
+
+static void most(struct cost *a, const struct cost *b)
+{
+#define MOST(f)	(a->f = b->f > a->f ? b->f : a->f)
+	MOST(publish_opens), MOST(publish_bytes), MOST(image_opens), MOST(image_bytes), MOST(stored);
+#undef MOST
+}
+
+/* Increments 201-300 against 901-1000: the dearest of each, as segments are merged now and then. */
+static void a_thousand_increments_cost_no_more(void **state)
+{
+	struct image m = make_image(300 * SM_BLOCK, 3);
+	struct cost early = { 0 }, late = { 0 };
+	uint8_t hash[SM_DIGEST];
+	struct backup b;
+	char cmd[200];
+
+	real_ops = repo.store->ops;
+	srandom(4);
+	make_backup(&b, 1, &m, NULL, NULL, 16);
+	assert_int_equal(store(&b, hash, NULL), 0);
+	free_backup(&b);
+	for (uint32_t i = 2; i <= 1000; i++) {
+		struct cost c = measure(&m, i, hash);
+
+		if (i > 200 && i <= 300)
+			most(&early, &c);
+		if (i > 900)
+			most(&late, &c);
+	}
+	print_message("publish: %llu objects, %llu bytes read (early %llu, %llu); open: %llu objects, %llu bytes (early %llu, %llu)\n",
+		      (unsigned long long)late.publish_opens, (unsigned long long)late.publish_bytes,
+		      (unsigned long long)early.publish_opens, (unsigned long long)early.publish_bytes,
+		      (unsigned long long)late.image_opens, (unsigned long long)late.image_bytes,
+		      (unsigned long long)early.image_opens, (unsigned long long)early.image_bytes);
+	assert_true(late.publish_opens <= early.publish_opens + 2);
+	assert_true(late.image_opens <= early.image_opens + 2);
+	assert_true(late.publish_bytes <= early.publish_bytes + early.publish_bytes / 4);
+	assert_true(late.image_bytes <= early.image_bytes + early.image_bytes / 4);
+	assert_true(late.stored <= 5 * SM_BLOCK);
+	assert_stored(1000, &m);
+	/* A cache that is gone or torn is made anew; it costs, once. */
+	snprintf(cmd, sizeof(cmd), "truncate -s -7 %s/cache/*.index", dir);
+	assert_int_equal(system(cmd), 0);
+	assert_true(measure(&m, 1001, hash).publish_opens > 1000);
+	assert_true(measure(&m, 1002, hash).publish_opens <= early.publish_opens + 2);
+	snprintf(cmd, sizeof(cmd), "rm -r %s/cache", dir);
+	assert_int_equal(system(cmd), 0);
+	measure(&m, 1003, hash);
+	assert_stored(1003, &m);
+	free(m.data);
+}
+
 /* ---- killed at every system call ---- */
 
 /*
@@ -671,6 +778,7 @@ int main(void)
 		TEST(locks_readers_and_uploads_hold),
 		TEST(samples_and_results),
 		TEST(doubt_gives_up_nothing),
+		TEST(a_thousand_increments_cost_no_more),
 		TEST(commit_killed_at_every_system_call),
 		TEST(prune_and_gc_killed_at_every_system_call),
 	};

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "frame.h"
+#include "index.h"
 #include "keep.h"
 
 struct job {
@@ -373,6 +374,28 @@ static int do_unlock(struct job *j)
 	return lock_row(j, false);
 }
 
+/* ---- caches ---- */
+
+static int do_reindex(struct job *j)
+{
+	struct sm_generations g;
+	struct sm_briefs b;
+	json_t *o;
+	int err;
+
+	sm_briefs_drop(j->r, j->vid);
+	err = sm_briefs_load(j->r, j->vid, &b, j->e);
+	if (err)
+		return err;
+	if (sm_repo_generations(j->r, j->vid, &g, NULL))
+		g.nr = 0;
+	o = about_volume(j, &g);
+	sm_generations_free(&g);
+	put(o, "generations", b.nr);
+	sm_briefs_free(&b);
+	return j->a->row(o, j->a->arg);
+}
+
 /* ---- orders ---- */
 
 static const struct {
@@ -388,6 +411,7 @@ static const struct {
 	{ "verify", SM_ROLE_OPERATOR, false, do_verify },
 	{ "prune", SM_ROLE_OPERATOR, false, do_prune },
 	{ "gc", SM_ROLE_OPERATOR, false, do_gc },
+	{ "reindex", SM_ROLE_OPERATOR, false, do_reindex },
 	{ "lock", SM_ROLE_OPERATOR, true, do_lock },
 	{ "unlock", SM_ROLE_OPERATOR, true, do_unlock },
 };

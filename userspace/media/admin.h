@@ -11,6 +11,7 @@
  *	verify, fsck		"sample" (of 100000; verify only); a row a volume, and rows with "problem"
  *	prune			"keep-last" ... (numbers), "apply" (or only say), "gc" (collect afterwards); a row a generation
  *	gc			"apply"; a row a volume
+ *	reindex			make the caches anew; a row a volume
  *	lock, unlock		"generation", "until" (ns; null: for ever)
  */
 #ifndef SNAPMEDIA_ADMIN_H

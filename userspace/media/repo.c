@@ -5,6 +5,7 @@
  * A manifest object is three lines: the client's manifest (its SHA-256 is the generation's name for
  * increments), the server's record, and the SHA-256 of the two lines with their line ends.
  */
+#include "index.h"
 #include "keep.h"
 
 #include <dirent.h>
@@ -497,22 +498,25 @@ int sm_repo_volumes(struct sm_repo *r, const char *client, char (**vids)[SM_VID_
 /* Does the volume have this name (of its latest generation) or uuid? 1 yes, 0 no, -errno. */
 static int volume_is(struct sm_repo *r, const char *vid, const char *which, struct sm_err *e)
 {
-	const struct sm_generation *last = NULL;
-	struct sm_generations g;
+	const struct sm_brief *last;
+	struct sm_generation g;
+	struct sm_briefs b;
 	char uuid[SM_UUID_TEXT];
-	int err = sm_repo_generations(r, vid, &g, e), yes = 0;
+	int err = sm_briefs_load(r, vid, &b, e), yes = 0;
 
 	if (err)
 		return err;
-	for (size_t i = 0; i < g.nr; i++)
-		if (!last || g.v[i].sequence > last->sequence)
-			last = &g.v[i];
+	last = sm_briefs_newest(&b);
 	if (last) {
-		sm_uuid_format(last->manifest.info.volume, uuid);
-		yes = !which || !strcmp(which, last->manifest.info.volume_name) || !strcasecmp(which, uuid);
+		err = sm_repo_generation(r, vid, last->number, &g, e);
+		if (!err) {
+			sm_uuid_format(g.manifest.info.volume, uuid);
+			yes = !which || !strcmp(which, g.manifest.info.volume_name) || !strcasecmp(which, uuid);
+			sm_generation_done(&g);
+		}
 	}
-	sm_generations_free(&g);
-	return yes;
+	sm_briefs_free(&b);
+	return err == -ENOENT ? 0 : err ? err : yes;
 }
 
 int sm_repo_find(struct sm_repo *r, const char *client, const char *which, char vid[SM_VID_TEXT],

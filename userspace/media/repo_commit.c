@@ -253,7 +253,7 @@ static int put_manifest(struct sm_upload *u, struct sm_generation *g, const char
 	return err;
 }
 
-static void describe(struct sm_upload *u, const struct sm_generations *all, const char *manifest,
+static void describe(struct sm_upload *u, const struct sm_briefs *all, const char *manifest,
 		     struct sm_generation *g)
 {
 	snprintf(g->vid, sizeof(g->vid), "%s", u->vid);
@@ -272,9 +272,9 @@ static void describe(struct sm_upload *u, const struct sm_generations *all, cons
 static int publish_locked(struct sm_upload *u, const char *manifest, struct sm_receipt *receipt, struct sm_err *e)
 {
 	struct sm_generation g = { .nr_segments = 0 };
-	struct sm_generations all;
+	struct sm_briefs all;
 	ssize_t parent;
-	int err = sm_repo_generations(u->repo, u->vid, &all, e);
+	int err = sm_briefs_load(u->repo, u->vid, &all, e);
 
 	if (err)
 		return err;
@@ -291,7 +291,7 @@ static int publish_locked(struct sm_upload *u, const char *manifest, struct sm_r
 		}
 	}
 	sm_generation_done(&g);
-	sm_generations_free(&all);
+	sm_briefs_free(&all);
 	return err;
 }
 

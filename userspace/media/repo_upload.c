@@ -57,7 +57,7 @@ static void staging_id(const char *vid, const uint8_t uuid[SM_UUID], char sid[SM
 
 /* ---- may it be? ---- */
 
-static int parent_unknown(const struct sm_gen_info *info, const struct sm_generations *g, struct sm_err *e)
+static int parent_unknown(const struct sm_gen_info *info, const struct sm_briefs *g, struct sm_err *e)
 {
 	char text[400] = "", hex[SM_DIGEST_HEX];
 	size_t n = 0;
@@ -66,21 +66,21 @@ static int parent_unknown(const struct sm_gen_info *info, const struct sm_genera
 		size_t at = strlen(text);
 
 		sm_hex(g->v[i].hash, SM_DIGEST, hex);
-		snprintf(text + at, sizeof(text) - at, "%s%u (%.16s)", n ? ", " : "", g->v[i].manifest.info.number, hex);
+		snprintf(text + at, sizeof(text) - at, "%s%u (%.16s)", n ? ", " : "", g->v[i].number, hex);
 	}
 	sm_hex(info->parent, SM_DIGEST, hex);
 	return sm_fail(e, -ENOENT, "the parent with manifest %.16s is not here; %s%s", hex,
 		       g->nr ? "the newest are generations " : "there is no generation of this volume", text);
 }
 
-int upload_check_new(const struct sm_gen_info *info, const struct sm_generations *g, ssize_t *parent,
+int upload_check_new(const struct sm_gen_info *info, const struct sm_briefs *g, ssize_t *parent,
 		     struct sm_receipt *receipt, struct sm_err *e)
 {
 	*parent = -1;
 	for (size_t i = 0; i < g->nr; i++) {
-		const struct sm_generation *x = &g->v[i];
-		bool number = x->manifest.info.number == info->number;
-		bool uuid = !memcmp(x->manifest.info.uuid, info->uuid, SM_UUID);
+		const struct sm_brief *x = &g->v[i];
+		bool number = x->number == info->number;
+		bool uuid = !memcmp(x->uuid, info->uuid, SM_UUID);
 
 		if (number && uuid) {
 			memcpy(receipt->manifest, x->hash, SM_DIGEST);
@@ -93,7 +93,7 @@ int upload_check_new(const struct sm_gen_info *info, const struct sm_generations
 			return sm_fail(e, -EEXIST, "generation %u is here already, with another uuid", info->number);
 		if (uuid)
 			return sm_fail(e, -EEXIST, "this generation is here already, as number %u",
-				       x->manifest.info.number);
+				       x->number);
 		if (info->has_parent && !memcmp(x->hash, info->parent, SM_DIGEST))
 			*parent = i;
 	}
@@ -474,10 +474,20 @@ static int prepare_dir(struct sm_upload *u, struct sm_err *e)
 	return err ? sm_fail(e, err, "no random numbers") : write_open(u, e);
 }
 
+/* The parent itself, from its manifest: what the index says of it was only where to look. */
+static int load_parent(struct sm_upload *u, const struct sm_brief *b, struct sm_err *e)
+{
+	int err = sm_repo_generation(u->repo, u->vid, b->number, &u->parent, e);
+
+	if (!err && memcmp(u->parent.hash, u->info.parent, SM_DIGEST))
+		err = sm_fail(e, -EBUSY, "generation %u has just been replaced: try again", b->number);
+	return err;
+}
+
 int sm_upload_open(struct sm_repo *r, const char *client, const struct sm_gen_info *info, struct sm_upload **out,
 		   struct sm_receipt *receipt, struct sm_err *e)
 {
-	struct sm_generations g = { 0 };
+	struct sm_briefs g = { 0 };
 	char sid[SM_VID_TEXT];
 	struct sm_upload *u;
 	ssize_t parent;
@@ -496,14 +506,12 @@ int sm_upload_open(struct sm_repo *r, const char *client, const struct sm_gen_in
 	snprintf(u->dir, sizeof(u->dir), "%.*s/uploads/%s", PATH_MAX - 64, r->path, sid);
 	sm_spill_init(&u->entries, sizeof(struct sm_entry), r->path);
 	sm_spill_init(&u->leaves, sizeof(struct upload_leaf), r->path);
-	err = u->raw ? sm_repo_generations(r, u->vid, &g, e) : sm_fail(e, -ENOMEM, "no memory");
+	err = u->raw ? sm_briefs_load(r, u->vid, &g, e) : sm_fail(e, -ENOMEM, "no memory");
 	if (!err)
 		err = upload_check_new(info, &g, &parent, receipt, e);
-	if (!err && parent >= 0) {
-		u->parent = g.v[parent];
-		memset(&g.v[parent].segments, 0, sizeof(g.v[parent].segments));	/* ours now */
-	}
-	sm_generations_free(&g);
+	if (!err && parent >= 0)
+		err = load_parent(u, &g.v[parent], e);
+	sm_briefs_free(&g);
 	if (!err)
 		err = check_space(r, info->bytes, e);
 	if (!err)

@@ -80,8 +80,8 @@ void sm_client_end(struct sm_client *c, bool ok);
 /* sm_client_keepalive() - say that we are still there, at most once a minute; for long work between requests */
 void sm_client_keepalive(struct sm_client *c);
 
-/* sm_client_list() - generations of a volume (name or uuid; NULL: of all). @fn: nonzero ends, and is returned after the list has been read */
-int sm_client_list(struct sm_client *c, const char *volume, int (*fn)(const struct sm_listed *l, void *arg), void *arg,
+/* sm_client_list() - generations of a volume (name or uuid; NULL: of all). @newest: only so many of each, the last published; 0: all. @fn: nonzero ends, and is returned after the list has been read */
+int sm_client_list(struct sm_client *c, const char *volume, uint32_t newest, int (*fn)(const struct sm_listed *l, void *arg), void *arg,
 		   struct sm_err *e);
 
 /**

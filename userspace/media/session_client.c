@@ -120,14 +120,17 @@ static json_t *volume_json(const char *volume)
 	return o;
 }
 
-int sm_client_list(struct sm_client *c, const char *volume, int (*fn)(const struct sm_listed *, void *), void *arg,
+int sm_client_list(struct sm_client *c, const char *volume, uint32_t newest, int (*fn)(const struct sm_listed *, void *), void *arg,
 		   struct sm_err *e)
 {
+	json_t *o = volume_json(volume);
 	struct sm_listed l;
 	struct sm_frame f;
 	int err, stop = 0;
 
-	err = sm_send_json(&c->chan, SM_LIST, volume_json(volume), e);
+	if (newest)
+		json_object_set_new(o, "newest", json_integer(newest));
+	err = sm_send_json(&c->chan, SM_LIST, o, e);
 	while (!err && !(err = expect(c, &f, e))) {
 		if (f.type == SM_END)
 			return stop;

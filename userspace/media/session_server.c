@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "admin.h"
+#include "index.h"
 #include "session.h"
 
 #define SYNC_BYTES	(SM_CREDIT / 2)
@@ -204,18 +205,50 @@ static int send_generation(struct server *s, uint16_t type, const struct sm_gene
 	return sm_send_json(s->chan, type, o, e);
 }
 
-static int list_volume(struct server *s, const char *vid, struct sm_err *e)
+static int newest_first(const void *a, const void *b)
 {
-	struct sm_generations g;
-	int err = sm_repo_generations(s->repo, vid, &g, e);
+	const struct sm_brief *x = a, *y = b;
 
-	for (size_t i = 0; !err && i < g.nr; i++)
-		err = send_generation(s, SM_LISTED, &g.v[i], e);
-	sm_generations_free(&g);
+	return x->sequence > y->sequence ? -1 : x->sequence < y->sequence;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	const struct sm_brief *x = a, *y = b;
+
+	return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* The @newest of a volume by sequence, told by number. */
+static int list_volume(struct server *s, const char *vid, uint64_t newest, struct sm_err *e)
+{
+	struct sm_generation g;
+	struct sm_briefs b;
+	int err = sm_briefs_load(s->repo, vid, &b, e);
+
+	if (err)
+		return err;
+	if (b.nr > newest) {
+		qsort(b.v, b.nr, sizeof(*b.v), newest_first);
+		b.nr = newest;
+		qsort(b.v, b.nr, sizeof(*b.v), by_number);
+	}
+	for (size_t i = 0; !err && i < b.nr; i++) {
+		err = sm_repo_generation(s->repo, vid, b.v[i].number, &g, e);
+		if (err == -ENOENT) {	/* pruned meanwhile */
+			err = 0;
+			continue;
+		}
+		if (!err) {
+			err = send_generation(s, SM_LISTED, &g, e);
+			sm_generation_done(&g);
+		}
+	}
+	sm_briefs_free(&b);
 	return err;
 }
 
-static int list_volumes(struct server *s, const char *which, struct sm_err *e)
+static int list_volumes(struct server *s, const char *which, uint64_t newest, struct sm_err *e)
 {
 	char (*vids)[SM_VID_TEXT], vid[SM_VID_TEXT];
 	size_t nr;
@@ -223,13 +256,13 @@ static int list_volumes(struct server *s, const char *which, struct sm_err *e)
 
 	if (which) {
 		err = sm_repo_find(s->repo, s->id->client, which, vid, e);
-		return err ? err : list_volume(s, vid, e);
+		return err ? err : list_volume(s, vid, newest, e);
 	}
 	err = sm_repo_volumes(s->repo, s->id->client, &vids, &nr, e);
 	if (err)
 		return err;
 	for (size_t i = 0; !err && i < nr; i++)
-		err = list_volume(s, vids[i], e);
+		err = list_volume(s, vids[i], newest, e);
 	free(vids);
 	return err;
 }
@@ -237,7 +270,8 @@ static int list_volumes(struct server *s, const char *which, struct sm_err *e)
 static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 {
 	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
-	int err;
+	uint64_t newest = UINT32_MAX;
+	int err = 0;
 
 	if (!o)
 		return -EPROTO;
@@ -245,7 +279,10 @@ static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 		json_decref(o);
 		return sm_fail(e, -EACCES, "this client may neither back up nor restore");
 	}
-	err = list_volumes(s, json_string_value(json_object_get(o, "volume")), e);
+	if (json_object_get(o, "newest"))
+		err = sm_json_u64(o, "newest", UINT32_MAX, &newest, e);
+	if (!err)
+		err = list_volumes(s, json_string_value(json_object_get(o, "volume")), newest, e);
 	json_decref(o);
 	/* "Nothing there" is an answer: the list is empty. */
 	return err && err != -ENOENT ? err : sm_send_json(s->chan, SM_END, json_object(), e);

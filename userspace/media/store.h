@@ -34,6 +34,8 @@ struct sm_store_ops {
 	int (*release)(struct sm_store *s, const char *key, uint64_t offset, uint64_t length, struct sm_err *e);
 	/* Bytes that an object takes; 0 when it is not there. */
 	uint64_t (*allocated)(struct sm_store *s, const char *key);
+	/* Something that changes whenever the object under this name becomes another; -ENOENT. NULL: the store cannot tell. */
+	int (*stamp)(struct sm_store *s, const char *key, uint64_t stamp[3]);
 	/* What was removed under a prefix stays removed after a power failure. */
 	int (*settle)(struct sm_store *s, const char *prefix, struct sm_err *e);
 	void (*free)(struct sm_store *s);

@@ -254,6 +254,22 @@ static uint64_t dir_allocated(struct sm_store *s, const char *key)
 	return make_path(d, key, path, NULL) || stat(path, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
+static int dir_stamp(struct sm_store *s, const char *key, uint64_t stamp[3])
+{
+	struct dir_store *d = (struct dir_store *)s;
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (make_path(d, key, path, NULL))
+		return -ENAMETOOLONG;
+	if (lstat(path, &st))
+		return -errno;
+	stamp[0] = st.st_ino;
+	stamp[1] = st.st_size;
+	stamp[2] = (uint64_t)st.st_mtim.tv_sec * 1000000000u + st.st_mtim.tv_nsec;
+	return 0;
+}
+
 static int dir_settle(struct sm_store *s, const char *prefix, struct sm_err *e)
 {
 	struct dir_store *d = (struct dir_store *)s;
@@ -280,6 +296,7 @@ static const struct sm_store_ops dir_ops = {
 	.remove = dir_remove,
 	.release = dir_release,
 	.allocated = dir_allocated,
+	.stamp = dir_stamp,
 	.settle = dir_settle,
 	.free = dir_free,
 };

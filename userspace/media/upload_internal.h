@@ -3,6 +3,7 @@
 #ifndef SNAPMEDIA_UPLOAD_INTERNAL_H
 #define SNAPMEDIA_UPLOAD_INTERNAL_H
 
+#include "index.h"
 #include "pack.h"
 #include "repo.h"
 
@@ -43,7 +44,7 @@ int upload_remove(const char *dir, struct sm_err *e);
 json_t *upload_read_open(const char *dir);
 int upload_seal_last(struct sm_upload *u, struct sm_err *e);
 /* upload_check_new() - may the generation be published on this list? As sm_upload_open(); @parent: index or -1 */
-int upload_check_new(const struct sm_gen_info *info, const struct sm_generations *g, ssize_t *parent,
+int upload_check_new(const struct sm_gen_info *info, const struct sm_briefs *g, ssize_t *parent,
 		     struct sm_receipt *receipt, struct sm_err *e);
 /* lock_file() - descriptor of the held lock, or -errno; -EBUSY with LOCK_NB. @how: as of flock() */
 int lock_file(const char *path, int how, struct sm_err *e);

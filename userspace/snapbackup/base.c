@@ -10,6 +10,8 @@
 
 #include "backup.h"
 
+#define AUTO_NEWEST	16u
+
 struct search {
 	const struct backup_options *o;
 	uint32_t older_than;
@@ -87,7 +89,10 @@ static int choose_remote(const struct backup_options *o, struct sm_client *c, ui
 	int err;
 
 	sm_uuid_format(o->source->volume, uuid);
-	err = sm_client_list(c, uuid, consider, &x, e);
+	/* The newest few have it nearly always; a thousand generations would cost more than a small increment. */
+	err = sm_client_list(c, uuid, o->base_mode == BASE_AUTO ? AUTO_NEWEST : 0, consider, &x, e);
+	if (!err && !b->number && o->base_mode == BASE_AUTO)
+		err = sm_client_list(c, uuid, 0, consider, &x, e);
 	if (err || b->number)
 		return err;
 	return nothing_found(&x, b, e);

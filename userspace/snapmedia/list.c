@@ -57,6 +57,11 @@ static int table(const struct snap_cmd *cmd, const char *list, const struct snap
 	return rc >= 0 ? rc : order_table(&o, list, cols, nr, &oo);
 }
 
+static int run_reindex(int argc, char **argv)
+{
+	return table(&cmd_reindex, "volumes", volume_cols, 5, argc, argv);
+}
+
 static int run_list(int argc, char **argv)
 {
 	return table(&cmd_list, "generations", generation_cols, sizeof(generation_cols) / sizeof(*generation_cols), argc, argv);
@@ -73,6 +78,10 @@ const struct snap_cmd cmd_list = {
 
 const struct snap_cmd cmd_du = {
 	.name = "du", .args = "[REPO]", .summary = "what volumes take, and when they were verified", .max_args = 1, .run = run_du,
+};
+
+const struct snap_cmd cmd_reindex = {
+	.name = "reindex", .args = "[REPO]", .summary = "make all caches anew", .max_args = 1, .run = run_reindex,
 };
 
 /* ---- show ---- */

@@ -50,7 +50,7 @@ static int list_server(const struct restore_options *o, struct snap_out *out, st
 
 	if (err)
 		return err;
-	err = sm_client_list(&c, o->volume, print_listed, out, e);
+	err = sm_client_list(&c, o->volume, 0, print_listed, out, e);
 	sm_client_end(&c, !err);
 	return err;
 }
