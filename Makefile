@@ -72,6 +72,8 @@ module_files := $(wildcard module/*.[ch] module/core/*.[ch] \
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 san = $(patsubst %.c,$(B)/san/%.o,$(1))
 
+nbdkit_src := $(wildcard userspace/nbdkit/*.c)
+nbdkit_plugin := $(if $(wildcard /usr/include/nbdkit-plugin.h),$(B)/nbdkit-snapmedia-plugin.so)
 bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
@@ -79,7 +81,7 @@ units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 .PHONY: all programs tools unit-programs unit sim module module-locked kernels check bench bench-store \
 	demo lint install install-module clean checkpatch
 all: programs tools
-programs: $(bins)
+programs: $(bins) $(nbdkit_plugin)
 tools: $(tools)
 unit-programs: $(units)
 
@@ -138,6 +140,17 @@ $(B)/bin/$(1): $(call obj,$(wildcard userspace/$(1)/*.c)) \
 endef
 $(foreach p,$(programs),$(eval $(call program,$(p))))
 
+# The nbdkit plugin, where nbdkit's header is. Position-independent, with nothing visible but its entry.
+pic = $(patsubst %.c,$(B)/pic/%.o,$(1))
+$(B)/pic/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(CC) $(filter-out -fPIE,$(ALL_CFLAGS)) -fPIC -fvisibility=hidden $(USER_INC) -I$(<D) -MMD -MP -c -o $@ $<
+
+$(B)/nbdkit-snapmedia-plugin.so: $(call pic,$(nbdkit_src) $(media_src))
+	$(say) LD $@
+	$(Q)$(CC) -shared -Wl,-z,relro,-z,now $(LDFLAGS) -o $@.new $^ $(LIBS) && mv -f $@.new $@
+
 $(tools): $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(lib_media) $(lib_base) $(lib_core)
 	@mkdir -p $(@D)
 	$(say) LD $@
@@ -166,7 +179,7 @@ $(B)/tests/bench/store: $(call obj,$(bench_store_src)) $(lib_core)
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=malloc,--wrap=posix_memalign,--wrap=free -o $@.new $^ -lm && mv -f $@.new $@
 
--include $(shell find $(B)/obj $(B)/san $(B)/plant -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(B)/san $(B)/pic $(B)/plant -name '*.d' 2>/dev/null)
 .SECONDARY:
 
 #
@@ -245,6 +258,8 @@ MODSRC := $(DESTDIR)/usr/src/snapdiff-$(VERSION)
 install: all install-module
 	install -d $(DESTDIR)$(PREFIX)/sbin
 	$(if $(bins),install -m 755 $(bins) $(DESTDIR)$(PREFIX)/sbin)
+	$(if $(nbdkit_plugin),install -d $(DESTDIR)$(PREFIX)/lib/snapdiff && \
+		install -m 644 $(nbdkit_plugin) $(DESTDIR)$(PREFIX)/lib/snapdiff)
 	@for s in 1 5 7 8; do \
 		set -- userspace/man/*.$$s; [ -e "$$1" ] || continue; \
 		install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \

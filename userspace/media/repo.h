@@ -168,6 +168,13 @@ struct sm_image_piece {
 int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_image **img, struct sm_err *e);
 int sm_image_next(struct sm_image *img, struct sm_image_piece *p, struct sm_err *e);
 void sm_image_close(struct sm_image *img);
+/* sm_image_seek() - sm_image_next() goes on at @offset, a multiple of SM_BLOCK inside the image */
+int sm_image_seek(struct sm_image *img, uint64_t offset, struct sm_err *e);
+/* sm_image_read() - any range inside the image, checked as above; sequential reads cost no searching */
+int sm_image_read(struct sm_image *img, void *buf, size_t len, uint64_t offset, struct sm_err *e);
+/* sm_image_extent() - from @offset on, for *@len bytes, it is all zeros, or it is data; from the map alone */
+int sm_image_extent(struct sm_image *img, uint64_t offset, uint64_t *len, bool *zero, struct sm_err *e);
+uint64_t sm_image_size(const struct sm_image *img);
 
 /* ---- what it takes ---- */
 

@@ -50,6 +50,8 @@ struct sm_image {
 	struct record *records;
 	uint32_t nr_records, room_records;
 	uint64_t cached, clock;
+	struct sm_image_piece read;	/* of sm_image_read(): what the last sm_image_next() gave */
+	bool has_read;
 	int lock;			/* shared: nobody deletes it meanwhile; -1: a repository that cannot be written */
 };
 
@@ -326,3 +328,83 @@ int sm_image_next(struct sm_image *img, struct sm_image_piece *p, struct sm_err 
 	return 1;
 }
 
+uint64_t sm_image_size(const struct sm_image *img)
+{
+	return img->size;
+}
+
+int sm_image_seek(struct sm_image *img, uint64_t offset, struct sm_err *e)
+{
+	if (offset % SM_BLOCK || offset > img->size)
+		return sm_fail(e, -EINVAL, "offset %llu: not a block of the image", (unsigned long long)offset);
+	img->has = img->has_read = false;
+	img->pos = offset;
+	return sm_sweep_seek(&img->sweep, offset / SM_BLOCK, e);
+}
+
+/* Make img->read the piece that has @offset. */
+static int find_piece(struct sm_image *img, uint64_t offset, struct sm_err *e)
+{
+	int r;
+
+	if (img->has_read && offset >= img->read.offset && offset - img->read.offset < img->read.length)
+		return 0;
+	if (offset != img->pos) {
+		r = sm_image_seek(img, offset / SM_BLOCK * SM_BLOCK, e);
+		if (r)
+			return r;
+	}
+	img->has_read = false;
+	r = sm_image_next(img, &img->read, e);
+	if (r <= 0)
+		return r ? r : sm_fail(e, -EINVAL, "offset %llu is past the end", (unsigned long long)offset);
+	img->has_read = true;
+	return 0;
+}
+
+int sm_image_read(struct sm_image *img, void *buf, size_t len, uint64_t offset, struct sm_err *e)
+{
+	uint8_t *to = buf;
+
+	if (offset > img->size || len > img->size - offset)
+		return sm_fail(e, -EINVAL, "%zu bytes at offset %llu are not in the image", len, (unsigned long long)offset);
+	while (len) {
+		int err = find_piece(img, offset, e);
+		uint64_t in, n;
+
+		if (err)
+			return err;
+		in = offset - img->read.offset;
+		n = img->read.length - in < len ? img->read.length - in : len;
+		if (img->read.zero)
+			memset(to, 0, n);
+		else
+			memcpy(to, img->read.data + in, n);
+		to += n;
+		offset += n;
+		len -= n;
+	}
+	return 0;
+}
+
+int sm_image_extent(struct sm_image *img, uint64_t offset, uint64_t *len, bool *zero, struct sm_err *e)
+{
+	struct sm_piece p;
+	int r;
+
+	if (offset >= img->size)
+		return sm_fail(e, -EINVAL, "offset %llu is past the end", (unsigned long long)offset);
+	r = sm_image_seek(img, offset / SM_BLOCK * SM_BLOCK, e);
+	if (!r)
+		r = sm_sweep_next(&img->sweep, &p, e);
+	if (r < 0)
+		return r;
+	if (!r || p.start != offset / SM_BLOCK)
+		return sm_fail(e, -EUCLEAN, "damaged map: nothing at offset %llu", (unsigned long long)offset);
+	*zero = p.pack == SM_ZERO_PACK;
+	*len = (p.start + p.count) * SM_BLOCK - offset;
+	if (*len > img->size - offset)
+		*len = img->size - offset;
+	img->pos = UINT64_MAX;		/* the sweep is past it: the next read seeks */
+	return 0;
+}

@@ -243,6 +243,39 @@ int sm_sweep_begin(struct sm_sweep *s, struct sm_layer *layer, uint32_t nr, stru
 	return 0;
 }
 
+/* The first entry of the layer that ends behind @pos, and what of it lies there. */
+static int layer_seek(struct sm_layer *l, uint64_t pos, struct sm_err *e)
+{
+	uint64_t low = 0, high = l->nr;
+	int r;
+
+	while (low < high) {
+		uint64_t mid = low + (high - low) / 2;
+		struct sm_entry x = l->segment ? (struct sm_entry){ 0 } : l->entries[mid];
+		int err = l->segment ? sm_segment_entry(l->segment, mid, &x, e) : 0;
+
+		if (err)
+			return err;
+		if (x.start + x.count <= pos)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	l->next = low;
+	l->has = false;
+	r = layer_load(l, e);
+	return r ? r : layer_skip(l, pos, e);
+}
+
+int sm_sweep_seek(struct sm_sweep *s, uint64_t pos, struct sm_err *e)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < s->nr; i++)
+		err = layer_seek(&s->layer[i], pos, e);
+	return err;
+}
+
 int sm_sweep_next(struct sm_sweep *s, struct sm_piece *p, struct sm_err *e)
 {
 	uint64_t pos = UINT64_MAX, end;

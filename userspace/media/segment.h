@@ -103,6 +103,8 @@ struct sm_sweep {
 };
 int sm_sweep_begin(struct sm_sweep *s, struct sm_layer *layer, uint32_t nr, struct sm_err *e);
 int sm_sweep_next(struct sm_sweep *s, struct sm_piece *p, struct sm_err *e);
+/* sm_sweep_seek() - go on at block @pos, wherever the sweep was: a binary search in each layer */
+int sm_sweep_seek(struct sm_sweep *s, uint64_t pos, struct sm_err *e);
 
 /**
  * sm_segment_write() - merge layers into one new segment file
