@@ -21,8 +21,6 @@
 #include <linux/bits.h>
 #include <linux/hash.h>
 #include <linux/mm.h>
-#include <linux/module.h>
-#include <linux/moduleparam.h>
 #include <linux/rculist.h>
 #include <linux/slab.h>
 #include "cow.h"
@@ -30,10 +28,6 @@
 #define WINDOW_SHIFT	15
 #define WINDOW_CHUNKS	(1u << WINDOW_SHIFT)
 #define WINDOW_BYTES	(WINDOW_CHUNKS / 8)
-
-static unsigned int window_cache_mb = 16;
-module_param(window_cache_mb, uint, 0444);
-MODULE_PARM_DESC(window_cache_mb, "Memory for the cache of the changed set of one volume, MiB");
 
 struct window {
 	struct hlist_node hash;		/* RCU */
@@ -92,7 +86,7 @@ struct snap_bits *snap_bits_create(struct snap_volume *vol)
 	if (!bits)
 		return NULL;
 	bits->vol = vol;
-	bits->max = max_t(u64, 2, ((u64)window_cache_mb << 20) / WINDOW_BYTES);
+	bits->max = max_t(u64, 2, div_u64(vol->memory / 4, WINDOW_BYTES + sizeof(struct window)));
 	bits->shift = clamp_t(unsigned int, ilog2(bits->max), 4, 16);
 	INIT_LIST_HEAD(&bits->age);
 	bits->table = kvcalloc(1u << bits->shift, sizeof(*bits->table), GFP_KERNEL);
@@ -102,6 +96,12 @@ struct snap_bits *snap_bits_create(struct snap_volume *vol)
 		return NULL;
 	}
 	return bits;
+}
+
+/** snap_bits_memory() - [any context] bytes in use, about: the worker changes it */
+u64 snap_bits_memory(const struct snap_bits *bits)
+{
+	return (READ_ONCE(bits->nr) + 1ull) * (WINDOW_BYTES + sizeof(struct window)) + (sizeof(*bits->table) << bits->shift);
 }
 
 static void window_unhash(struct snap_bits *bits, struct window *w)

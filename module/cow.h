@@ -77,6 +77,7 @@ struct snap_change {
 /* ---- bits.c ---------------------------------------------------------------------------------- */
 
 struct snap_bits *snap_bits_create(struct snap_volume *vol);
+u64 snap_bits_memory(const struct snap_bits *bits);	/* [any context] bytes, about */
 void snap_bits_destroy(struct snap_bits *bits);
 /* [any context] Are all chunks first..last known to be in the current changed set? */
 bool snap_bits_all(struct snap_bits *bits, u64 first, u64 last);
@@ -94,8 +95,15 @@ void snap_bits_drop(struct snap_bits *bits);
 
 /* ---- store.c, store_group.c -------------------------------------------------------------------- */
 
+/*
+ * Who gets what of vol->memory: a quarter the windows of the changed set, a quarter the cached blocks of runs, three eighths the core's tables and bitmaps; the rest
+ * is for what has no bound of its own but is small: the catalog, descriptors of runs, commit groups. Without cache_size the core keeps to its default.
+ */
+#define SNAP_MEMORY_DEFAULT	(64ull << 20)
+
 struct snap_store_opts {
 	u32 mem_records;
+	u64 memory;		/* bytes for the core; 0: default */
 	char **error;		/* for ti->error; points to constant text */
 };
 /* May block. The store of vol->diff is opened (recovered), not yet in use. */
@@ -324,6 +332,7 @@ struct snap_params {
 	bool has_on_full;
 	bool accept_changed;	/* for one attachment: not shown in the table */
 	u32 mem_records;
+	u32 cache_size;		/* MiB; 0: default */
 };
 int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, struct snap_params *p);
 unsigned int snap_params_emit(const struct snap_params *p, char *result, unsigned int sz, unsigned int maxlen);

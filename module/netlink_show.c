@@ -57,7 +57,9 @@ static int fill_stats(struct sk_buff *msg, const struct volume_view *w)
 	    put_stat(msg, SNAPDIFF_STAT_JOURNAL_WRITTEN, s->journal_written) ||
 	    put_stat(msg, SNAPDIFF_STAT_META_WRITTEN, s->meta_written) ||
 	    put_stat(msg, SNAPDIFF_STAT_CHECKPOINTS, s->checkpoints) ||
-	    put_stat(msg, SNAPDIFF_STAT_MERGES, s->merges))
+	    put_stat(msg, SNAPDIFF_STAT_MERGES, s->merges) ||
+	    put_stat(msg, SNAPDIFF_STAT_MEMORY, s->memory) ||
+	    put_stat(msg, SNAPDIFF_STAT_MEMORY_MAX, s->memory_max))
 		return -EMSGSIZE;
 	for (i = 0; i < ARRAY_SIZE(counters); i++)
 		if (put_stat(msg, counters[i].stat, snap_counter_read(w->vol, counters[i].counter)))

@@ -79,6 +79,7 @@ struct snap_volume {
 	unsigned int chunk_sectors;	/* power of two */
 	unsigned int chunk_shift;	/* log2(chunk_sectors) */
 	u8 on_full;			/* enum snapdiff_on_full */
+	u64 memory;			/* bytes that the volume may have in the kernel; shared out where it is opened */
 	bool accept_changed;		/* the next attach may give the generations up; under control */
 	struct mutex control;		/* one generation operation at a time */
 	struct snap_store *store;
@@ -161,6 +162,7 @@ struct snap_store_info {	/* for STATS and STATUS */
 	u64 diff_size, diff_free, diff_reserved, journal_size, journal_used;	/* bytes */
 	u64 records_new, records_run, txid, meta_written, journal_written, checkpoints, merges;
 	u32 nr_runs, nr_gens;
+	u64 memory, memory_max;		/* bytes of kernel memory: now, and what it is kept to */
 };
 
 void snap_store_info(struct snap_store *s, struct snap_store_info *info);	/* may block */

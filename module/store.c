@@ -176,6 +176,8 @@ void snap_store_info(struct snap_store *s, struct snap_store_info *out)
 	out->merges = i.merges;
 	out->nr_runs = i.nr_runs;
 	out->nr_gens = i.nr_gens;
+	out->memory = i.memory + snap_store_dev_memory(s) + (s->vol->bits ? snap_bits_memory(s->vol->bits) : 0);
+	out->memory_max = s->vol->memory;
 }
 
 static void unpack_gen(struct snap_store *s, struct snap_gen *g, const struct sd_gen *d)
@@ -594,6 +596,7 @@ int snap_store_open(struct snap_volume *vol, const struct snap_store_opts *opts)
 	struct snap_store *s = store_alloc(vol);
 	struct sd_open_opts core_opts = {
 		.mem_records = opts->mem_records,
+		.memory = opts->memory,
 		.complain = complain,
 		.complain_ctx = s,
 	};

@@ -32,6 +32,11 @@ struct snap_store {
 
 	struct sd_dev dev;
 	struct dm_bufio_client *bufio;
+	struct {			/* blocks in the cache, oldest first: store_dev.c */
+		spinlock_t lock;	/* leaf */
+		u64 *block;
+		unsigned int head, nr, max;
+	} ring;
 	struct dm_io_client *io;
 
 	seqlock_t sum_lock;
@@ -66,6 +71,7 @@ static inline void snap_store_unlock(struct snap_store *s, unsigned int noio)
 /* store_dev.c */
 int snap_store_dev_open(struct snap_store *s);
 void snap_store_dev_close(struct snap_store *s);
+u64 snap_store_dev_memory(struct snap_store *s);
 
 /* store.c; the lock is held */
 void __snap_store_refresh(struct snap_store *s);

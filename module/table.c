@@ -2,14 +2,14 @@
 /*
  * What a table line says and what status answers.
  *
- *	PRIMARY DIFF [#features [on_full drop-oldest|drop-all|fail-snapshots] [mem_records N] [accept_changed]]
+ *	PRIMARY DIFF [#features [on_full drop-oldest|drop-all|fail-snapshots] [mem_records N] [cache_size MIB] [accept_changed]]
  *
  * accept_changed holds for this one attachment and does not come back in the table: a table that is loaded again must not give generations up.
  *
  * Status (info), positional, fields are only ever inserted before the last one, the state:
  *
  *	used/all blocks of 4 KiB of the diff, sectors of a chunk, generations in the catalog, highest, newest live, newest kept,
- *	on_full, chunks copied, bios deferred, generations lost since attach, state (rw | failed)
+ *	on_full, chunks copied, bios deferred, generations lost since attach, memory in use/its bound in KiB, state (rw | failed)
  */
 #include "cow.h"
 
@@ -47,6 +47,14 @@ static int parse_mem_records(struct dm_target *ti, const char *word, struct snap
 	return -EINVAL;
 }
 
+static int parse_cache_size(struct dm_target *ti, const char *word, struct snap_params *p)
+{
+	if (word && !kstrtou32(word, 10, &p->cache_size) && p->cache_size >= 4 && p->cache_size <= 65536)
+		return 0;
+	ti->error = "cache_size: want a number of MiB from 4 to 65536";
+	return -EINVAL;
+}
+
 static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned int *left, struct snap_params *p)
 {
 	const char *name = dm_shift_arg(as);
@@ -57,13 +65,15 @@ static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned i
 		p->accept_changed = true;
 		return 0;
 	}
-	if (strcmp(name, "on_full") && strcmp(name, "mem_records")) {
-		ti->error = "unknown feature (known: on_full, mem_records, accept_changed)";
+	if (strcmp(name, "on_full") && strcmp(name, "mem_records") && strcmp(name, "cache_size")) {
+		ti->error = "unknown feature (known: on_full, mem_records, cache_size, accept_changed)";
 		return -EINVAL;
 	}
 	value = *left ? dm_shift_arg(as) : NULL;
 	if (value)
 		--*left;
+	if (!strcmp(name, "cache_size"))
+		return parse_cache_size(ti, value, p);
 	return strcmp(name, "on_full") ? parse_mem_records(ti, value, p) : parse_on_full(ti, value, p);
 }
 
@@ -74,7 +84,7 @@ static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned i
  */
 int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, struct snap_params *p)
 {
-	static const struct dm_arg group = { 0, 5, "number of feature arguments: want 0 to 5" };
+	static const struct dm_arg group = { 0, 7, "number of feature arguments: want 0 to 7" };
 	struct dm_arg_set as = { .argc = argc, .argv = argv };
 	unsigned int left;
 	int err;
@@ -95,13 +105,15 @@ int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, stru
 /** snap_params_emit() - the same as text that snap_params_parse() takes. Return: the new sz */
 unsigned int snap_params_emit(const struct snap_params *p, char *result, unsigned int sz, unsigned int maxlen)
 {
-	unsigned int nr = 2 * p->has_on_full + 2 * !!p->mem_records;
+	unsigned int nr = 2 * p->has_on_full + 2 * !!p->mem_records + 2 * !!p->cache_size;
 
 	DMEMIT(" %u", nr);
 	if (p->has_on_full)
 		DMEMIT(" on_full %s", on_full_name(p->on_full));
 	if (p->mem_records)
 		DMEMIT(" mem_records %u", p->mem_records);
+	if (p->cache_size)
+		DMEMIT(" cache_size %u", p->cache_size);
 	return sz;
 }
 
@@ -113,11 +125,12 @@ unsigned int snap_status_emit(struct snap_volume *vol, char *result, unsigned in
 
 	snap_store_info(vol->store, &info);
 	snap_store_summary(vol->store, &sum);
-	DMEMIT("%llu/%llu %u %u %u %u %u %s %llu %llu %llu %s",
+	DMEMIT("%llu/%llu %u %u %u %u %u %s %llu %llu %llu %llu/%llu %s",
 	       (info.diff_size - info.diff_free) >> 12, info.diff_size >> 12, vol->chunk_sectors, info.nr_gens, sum.highest, sum.newest_live,
 	       sum.newest_kept, on_full_name(READ_ONCE(vol->on_full)),
 	       snap_counter_read(vol, SNAP_C_COPIED) + snap_counter_read(vol, SNAP_C_ZEROS),
 	       snap_counter_read(vol, SNAP_C_DEFERRED), snap_counter_read(vol, SNAP_C_LOST_GENS),
+	       info.memory >> 10, info.memory_max >> 10,
 	       snap_store_failed(vol->store) ? "failed" : "rw");
 	return sz;
 }

@@ -237,9 +237,12 @@ static int volume_open(struct snap_volume *vol, struct dm_target *ti, const stru
 		       void (*resubmit)(void *ctx, struct bio_list *bios))
 {
 	struct snap_store_opts opts = { .mem_records = p->mem_records, .error = &ti->error };
+	u64 memory = (u64)p->cache_size << 20;
 	int err;
 
 	ti->error = "no memory for the volume";
+	vol->memory = memory ?: SNAP_MEMORY_DEFAULT;
+	opts.memory = memory ? memory / 8 * 3 : 0;
 	err = dm_copy_name_and_uuid(vol->md, vol->name, NULL);
 	if (!err)
 		err = snap_store_open(vol, &opts);

@@ -211,6 +211,16 @@ int sd_alloc_init(struct sd_store *s)
 	return 0;
 }
 
+void sd_alloc_limit(struct sd_store *s, u64 bytes)
+{
+	s->alloc.max_pages = max_t(u64, sd_div64(bytes, sizeof(struct sd_bpage)), 16);
+}
+
+u64 sd_alloc_bytes(const struct sd_store *s)
+{
+	return (u64)s->alloc.nr_groups * sizeof(*s->alloc.g) + (u64)s->alloc.nr_pages * sizeof(struct sd_bpage);
+}
+
 void sd_alloc_exit(struct sd_store *s)
 {
 	struct sd_alloc *a = &s->alloc;

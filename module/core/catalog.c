@@ -586,3 +586,10 @@ void sd_cat_exit(struct sd_store *s)
 	sd_free(c->index_step);
 	memset(c, 0, sizeof(*c));
 }
+
+u64 sd_cat_bytes(const struct sd_store *s)
+{
+	const struct sd_catalog *c = &s->cat;
+
+	return (u64)c->nr * (SD_BLOCK_SIZE + sizeof(struct sd_cat_leaf)) + c->cap * sizeof(*c->leaf);
+}

@@ -88,7 +88,8 @@ int sd_format(struct sd_dev *dev, const struct sd_format_params *p);
 
 struct sd_open_opts {
 	bool read_only;		/* nothing is written: no recovery checkpoint; [M] calls are then forbidden */
-	u32 mem_records;	/* capacity of each of the two in-memory tables; 0: default (262144, fewer on small diffs) */
+	u32 mem_records;	/* capacity of each of the two in-memory tables; 0: by memory, or default (262144, fewer on small diffs) */
+	u64 memory;		/* bytes for the tables and the cache of bitmaps, at least 1 MiB; 0: default (about 24 MiB) */
 	void (*complain)(void *ctx, const char *text);	/* why an open failed, damage found; may be NULL */
 	void *complain_ctx;
 };
@@ -144,6 +145,7 @@ struct sd_info {
 	u64 journal_written;		/* blocks of sealed journal images since open */
 	u64 checkpoints, merges;
 	u64 replayed_groups, dropped_groups;	/* at open */
+	u64 memory;			/* bytes in use: tables, bitmaps, catalog, runs; not what a step has for a moment */
 };
 /** sd_info() - [M] */
 void sd_info(struct sd_store *store, struct sd_info *info);

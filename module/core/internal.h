@@ -104,6 +104,8 @@ struct sd_alloc {
 u64 sd_alloc_reserve(const struct sd_store *s);	/* blocks that data leaves for metadata */
 int sd_alloc_init(struct sd_store *s);		/* counts come from the catalog */
 void sd_alloc_exit(struct sd_store *s);
+void sd_alloc_limit(struct sd_store *s, u64 bytes);	/* of cached bitmaps; what is dirty stays beyond it */
+u64 sd_alloc_bytes(const struct sd_store *s);
 u32 sd_group_capacity(const struct sd_alloc *a, u32 group);	/* blocks beside the bitmaps */
 /*
  * Take up to @want blocks, a multiple of @unit, as one extent. Returns the number taken in *@got, -ENOSPC or a device error.
@@ -150,6 +152,7 @@ struct sd_catalog {
 
 int sd_cat_load(struct sd_store *s);
 void sd_cat_exit(struct sd_store *s);
+u64 sd_cat_bytes(const struct sd_store *s);			/* of memory */
 void *sd_cat_get(struct sd_store *s, u64 key);			/* value, or NULL; valid until the next put or del */
 void *sd_cat_edit(struct sd_store *s, u64 key);			/* the same, and marked as changed */
 int sd_cat_put(struct sd_store *s, u64 key, const void *value);	/* -ENOMEM, -ENOSPC: catalog full */
@@ -189,6 +192,8 @@ bool sd_mem_shared(struct sd_mem *m);		/* does anybody else hold it? */
 void sd_mem_reset(struct sd_mem *m);		/* empty again; not shared */
 u32 sd_mem_count(struct sd_mem *m);
 u32 sd_mem_room(struct sd_mem *m);		/* records that surely still fit */
+u64 sd_mem_bytes(const struct sd_mem *m);	/* allocated; 0 for NULL */
+u32 sd_mem_fitting(u64 bytes);			/* capacity of a table of so many bytes */
 void sd_mem_gens(struct sd_mem *m, u32 *gen_min, u32 *gen_max);
 void sd_mem_insert(struct sd_mem *m, const struct sd_rec *rec);	/* one writer; readers at any time */
 u32 sd_mem_fetch(struct sd_mem *m, u64 chunk, u32 gen, struct sd_rec *recs, u32 max);

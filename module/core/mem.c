@@ -106,6 +106,18 @@ u32 sd_mem_room(struct sd_mem *m)
 	return min(m->capacity > m->count ? m->capacity - m->count : 0, sure);
 }
 
+u64 sd_mem_bytes(const struct sd_mem *m)
+{
+	return m ? (u64)m->words * 8 : 0;
+}
+
+u32 sd_mem_fitting(u64 bytes)
+{
+	u64 words = bytes / 8, fixed = NODE_WORDS(MAX_HEIGHT) + SLACK_WORDS;
+
+	return words > fixed ? min_t(u64, sd_div64(words - fixed, WORDS_RECORD), U32_MAX) : 0;
+}
+
 void sd_mem_gens(struct sd_mem *m, u32 *gen_min, u32 *gen_max)
 {
 	*gen_min = m->gen_min;

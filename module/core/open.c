@@ -10,7 +10,12 @@ static u32 default_records(u64 nr_blocks)
 
 static void set_bounds(struct sd_store *s)
 {
-	u32 capacity = s->opts.mem_records ? max(s->opts.mem_records, 1024u) : default_records(s->nr_blocks);
+	u32 capacity = default_records(s->nr_blocks);
+
+	if (s->opts.mem_records)
+		capacity = max(s->opts.mem_records, 1024u);
+	else if (s->opts.memory)	/* three quarters for the two tables, the rest for bitmaps */
+		capacity = max(min(capacity * 4, sd_mem_fitting(s->opts.memory / 8 * 3)), 1024u);
 
 #ifdef SD_PLANT		/* the simulator wants full tables often */
 	if (s->opts.mem_records)
@@ -89,6 +94,8 @@ static int load_catalog(struct sd_store *s, const struct sd_disk_super *d)
 	err = sd_alloc_init(s);
 	if (err)
 		return err;
+	if (s->opts.memory)
+		sd_alloc_limit(s, s->opts.memory / 4);
 	if (s->alloc.free != le64_to_cpu(d->free_blocks)) {
 		sd_complain_block(s, 0, "free blocks in the superblock", le64_to_cpu(d->free_blocks), s->alloc.free);
 		return -EUCLEAN;
@@ -227,6 +234,17 @@ int sd_store_fail(struct sd_store *s)
 	return err;
 }
 
+static u64 memory(const struct sd_store *s)
+{
+	const struct sd_version *v = s->cur;
+	u64 sum = sd_mem_bytes(v->active) + sd_mem_bytes(v->frozen) + sd_mem_bytes(s->spare) + sd_alloc_bytes(s) + sd_cat_bytes(s);
+	u32 i;
+
+	for (i = 0; i < v->nr_runs; i++)
+		sum += sizeof(*v->runs[i]) + v->runs[i]->nr_segs * sizeof(struct sd_segment);
+	return sum + s->group_pooled * (SD_GROUP_MAX_BLOCKS * SD_BLOCK_SIZE + SD_BLOCK_SIZE);
+}
+
 void sd_info(struct sd_store *s, struct sd_info *i)
 {
 	sd_version_reap(s);
@@ -254,4 +272,5 @@ void sd_info(struct sd_store *s, struct sd_info *i)
 	i->merges = s->merges;
 	i->replayed_groups = s->replayed_groups;
 	i->dropped_groups = s->dropped_groups;
+	i->memory = memory(s);
 }

@@ -2,7 +2,7 @@
 /*
  * Volumes as device-mapper devices, through libdevmapper.
  *
- *	0 SECTORS snapdiff PRIMARY DIFF [#FEATURE_ARGS [on_full POLICY] [accept_changed]]
+ *	0 SECTORS snapdiff PRIMARY DIFF [#FEATURE_ARGS [on_full POLICY] [cache_size MIB] [accept_changed]]
  *
  * The device gets the uuid "SNAPDIFF-<32 hex digits of the diff's uuid>", so that one diff cannot be attached
  * twice. udev cookies are used when udev runs; DM_DISABLE_UDEV=1 makes libdevmapper create the nodes.
@@ -26,6 +26,7 @@ struct snap_dm_spec {
 	uint64_t size;			/* bytes of the primary; a multiple of 512 */
 	const uint8_t *uuid;		/* 16 bytes */
 	const char *on_full;		/* NULL: the module's default */
+	uint64_t cache_size;		/* bytes, whole MiB; 0: the module's default */
 	bool accept_changed;		/* give the generations up if the primary is not as it was left */
 };
 

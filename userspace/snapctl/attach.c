@@ -12,9 +12,14 @@
 
 #include "snapctl.h"
 
+#define MIB		(1ull << 20)
+#define MIN_CACHE	(4 * MIB)	/* as in the module's table.c */
+#define MAX_CACHE	(65536 * MIB)
+
 struct attach {
 	const char *name, *primary_path, *diff_path;
 	const char *on_full;
+	uint64_t cache_size;
 	bool format, accept_changed;
 	struct store_opts store;
 	struct snap_blk primary, diff;
@@ -120,7 +125,8 @@ static int make_volume(struct attach *a, struct snap_err *e)
 	char primary[32], diff[32], path[SNAP_VOLUME_BUF + 32];
 	struct snap_dm_spec spec = {
 		.name = a->name, .primary = primary, .diff = diff,
-		.size = a->primary.size, .uuid = a->id.uuid, .on_full = a->on_full, .accept_changed = a->accept_changed,
+		.size = a->primary.size, .uuid = a->id.uuid, .on_full = a->on_full, .cache_size = a->cache_size,
+		.accept_changed = a->accept_changed,
 	};
 	struct snap_nl *events = NULL;
 	int err;
@@ -153,6 +159,8 @@ static int attach(struct attach *a, struct snap_err *e)
 	err = snap_check_volume_name(a->name, e);
 	if (!err && a->on_full)
 		err = snap_parse_on_full(a->on_full, &policy, e);
+	if (!err && a->cache_size && (a->cache_size < MIN_CACHE || a->cache_size > MAX_CACHE || a->cache_size % MIB))
+		err = snap_err_set(e, -EINVAL, "--cache-size", "want 4 MiB to 64 GiB, whole MiB");
 	if (!err)
 		err = snap_dm_exists(a->name, e);
 	if (err > 0)
@@ -183,6 +191,7 @@ static int run_attach(int argc, char **argv)
 		  "give the generations up if PRIMARY is not as it was left" },
 		{ "on-full", 0, SNAP_OPT_STRING, "POLICY", &a.on_full,
 		  "drop-oldest (default), drop-all or fail-snapshots" },
+		{ "cache-size", 0, SNAP_OPT_SIZE, "SIZE", &a.cache_size, "kernel memory for the volume (default 64M, at least 4M)" },
 		{ 0 }
 	};
 	int rc = snap_opts(&cmd_attach, opts, &argc, &argv);

@@ -53,6 +53,8 @@ static const struct snap_col cols[] = {
 	STAT(SNAPDIFF_STAT_MERGES, "merges", "Merges", SNAP_COL_NUMBER),
 	STAT(SNAPDIFF_STAT_DISCARDS_DROPPED, "discards_dropped", "Discards dropped", SNAP_COL_NUMBER),
 	STAT(SNAPDIFF_STAT_LOST_GENS, "generations_lost", "Generations lost", SNAP_COL_NUMBER),
+	STAT(SNAPDIFF_STAT_MEMORY, "memory", "Kernel memory", SNAP_COL_SIZE),
+	STAT(SNAPDIFF_STAT_MEMORY_MAX, "memory_max", "Kernel memory at most", SNAP_COL_SIZE),
 };
 
 _Static_assert(ARRAY_SIZE(cols) == COL_STATS + SNAPDIFF_STAT_MAX - SNAPDIFF_STAT_PAD,

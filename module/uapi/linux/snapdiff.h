@@ -142,6 +142,8 @@ enum snapdiff_stat {
 	SNAPDIFF_STAT_MERGES,
 	SNAPDIFF_STAT_DISCARDS_DROPPED,
 	SNAPDIFF_STAT_LOST_GENS,
+	SNAPDIFF_STAT_MEMORY,		/* bytes of kernel memory in use */
+	SNAPDIFF_STAT_MEMORY_MAX,	/* bytes that it is kept to: cache_size */
 	__SNAPDIFF_STAT_MAX,
 };
 #define SNAPDIFF_STAT_MAX	(__SNAPDIFF_STAT_MAX - 1)

@@ -59,10 +59,12 @@ static void build(struct world *w, u64 nr)
 	u32 g;
 
 	w->group = SD_GROUP_MAX_ITEMS;
+	w->lazy = true;
 	for (g = 0; g < 100; g++) {
 		world_cut(w);
-		world_write_random(w, nr / 100);
+		world_write_spread(w, nr / 100);
 	}
+	w->lazy = false;
 	world_background(w, SD_WORK_SOON);
 }
 

@@ -148,6 +148,17 @@ void world_write_random(struct world *w, u64 nr)
 	}
 }
 
+void world_write_spread(struct world *w, u64 nr)
+{
+	u64 chunks[BATCH], step = w->chunks / nr, n, i;
+
+	for (n = 0; n < nr; n += i) {
+		for (i = 0; i < BATCH && n + i < nr; i++)
+			chunks[i] = (n + i) * step + world_dice(w, step);
+		world_copy(w, chunks, i);
+	}
+}
+
 void world_write_stretch(struct world *w, u64 first, u64 nr)
 {
 	u64 chunks[BATCH], n, i;

@@ -26,8 +26,9 @@ u64 world_dice(struct world *w, u64 n);
 void world_cut(struct world *w);		/* one more generation */
 void world_delete(struct world *w, u32 first, u32 last);
 void world_copy(struct world *w, const u64 *chunks, u32 nr);	/* chunks that have no record of the highest generation */
-/* @nr first writes, all different, ascending (as if the writes had been sorted) or not; one at most for each chunk since the last cut */
+/* @nr first writes of different chunks; one call for each generation */
 void world_write_random(struct world *w, u64 nr);
+void world_write_spread(struct world *w, u64 nr);	/* all over the primary, ascending: quicker to build */
 void world_write_stretch(struct world *w, u64 first, u64 nr);
 bool world_step(struct world *w, u32 flags);	/* false: nothing to do */
 void world_background(struct world *w, enum sd_work from);	/* steps while work is at least that urgent */

@@ -34,7 +34,7 @@ field() { dmsetup status t | awk -v n="$1" '{ print $(3 + n) }'; }
 status_parses()
 {
 	out=$(dmsetup status t)
-	[[ $out =~ ^0\ [0-9]+\ snapdiff\ [0-9]+/[0-9]+\ [0-9]+\ [0-9]+\ [0-9]+\ [0-9]+\ [0-9]+\ [a-z-]+\ [0-9]+\ [0-9]+\ [0-9]+\ (rw|failed)$ ]]
+	[[ $out =~ ^0\ [0-9]+\ snapdiff\ [0-9]+/[0-9]+\ [0-9]+\ [0-9]+\ [0-9]+\ [0-9]+\ [0-9]+\ [a-z-]+\ [0-9]+\ [0-9]+\ [0-9]+\ [0-9]+/[0-9]+\ (rw|failed)$ ]]
 }
 
 round_trip()
@@ -75,14 +75,15 @@ ok "a device that is not there is refused" refuses "PRIMARY: cannot be opened" "
 ok "an unknown feature is refused" refuses "unknown feature" "0 $(sectors $P) snapdiff $P $D 1 colour"
 ok "an unknown policy is refused" refuses "on_full: want" "0 $(sectors $P) snapdiff $P $D 2 on_full maybe"
 ok "a feature without its value is refused" refuses "mem_records: want" "0 $(sectors $P) snapdiff $P $D 1 mem_records"
+ok "too small a cache is refused" refuses "cache_size: want" "0 $(sectors $P) snapdiff $P $D 2 cache_size 3"
 ok "arguments behind the features are refused" refuses "more arguments than" "0 $(sectors $P) snapdiff $P $D 0 on_full"
 ok "a plain table" attach_line "0 $(sectors $P) snapdiff $P $D"
 ok "its status parses" status_parses
 ok "its line can be loaded again" round_trip
 ok "a device in use by a volume is refused" eval '! out=$(dmsetup create t2 --table "0 $(sectors $P) snapdiff $P $D" 2>&1) && dmesg | grep -q "is used by another snapdiff volume"'
 ok "it goes" gone
-ok "a table with features" attach_line "0 $(sectors $P) snapdiff $P $D 4 on_full drop-all mem_records 4096"
-ok "the features are in the line" eval 'out=$(dmsetup table t); [[ $out == *" 4 on_full drop-all mem_records 4096" ]]'
+ok "a table with features" attach_line "0 $(sectors $P) snapdiff $P $D 6 on_full drop-all cache_size 8 mem_records 4096"
+ok "the features are in the line" eval 'out=$(dmsetup table t); [[ $out == *" 6 on_full drop-all mem_records 4096 cache_size 8" ]]'
 ok "that line can be loaded again" round_trip
 ok "the policy is in the status" equal "$(field 7)" drop-all
 gone
