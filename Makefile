@@ -3,7 +3,7 @@
 # make               all programs
 # make module        the module, for the running kernel
 # make module KERNEL=uml-6.1|uml-6.12-debug|debian-6.1|debian-6.12
-# make check         every test; make unit, make sim: parts of it
+# make check         every test; make unit, make sim, make fuzz: parts of it
 # make demo          the tour; make bench: the measurements
 # make bench-store   what the store costs as it grows (RECORDS=100000000 takes a while)
 # make kernels       build or fetch all guest kernels
@@ -78,7 +78,7 @@ bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 
-.PHONY: all programs tools unit-programs unit sim module module-locked kernels check bench bench-store \
+.PHONY: all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
 	demo lint install install-module clean checkpatch
 all: programs tools
 programs: $(bins) $(nbdkit_plugin)
@@ -179,7 +179,7 @@ $(B)/tests/bench/store: $(call obj,$(bench_store_src)) $(lib_core)
 	$(say) LD $@
 	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--wrap=malloc,--wrap=posix_memalign,--wrap=free -o $@.new $^ -lm && mv -f $@.new $@
 
--include $(shell find $(B)/obj $(B)/san $(B)/pic $(B)/plant -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(B)/san $(B)/pic $(B)/plant $(B)/fuzz -name '*.d' 2>/dev/null)
 .SECONDARY:
 
 #
@@ -192,6 +192,43 @@ unit: $(units)
 SECONDS ?= 20
 sim: $(if $(sim_src),$(B)/tests/sim/sim)
 	$(if $(sim_src),$(B)/tests/sim/sim --seconds $(SECONDS),@echo "no simulator"; exit 1)
+
+#
+# Fuzzing: clang's libFuzzer over the core, the netlink client and the media parsers.
+# make fuzz SECONDS=60 (each target); make fuzz-seeds after a change of a format
+#
+
+FUZZ_CC ?= clang
+FUZZ_CFLAGS := -O1 $(filter-out -Werror,$(BASE)) -Wno-address-of-packed-member -Wno-gnu-variable-sized-type-not-at-end \
+	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
+	-fno-omit-frame-pointer -Itests/fuzz
+fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/fuzz_%,$(wildcard tests/fuzz/fuzz_*.c))
+fuzz_lib := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(core_src) $(lib_src) $(media_src) $(meta_src))
+
+$(B)/fuzz/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(say) CC $@
+	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) $(CORE_INC) $(USER_INC) -Iuserspace/snapmeta -I$(<D) -MMD -MP -c -o $@ $<
+
+$(B)/fuzz/lib.a: $(fuzz_lib) ; $(archive)
+
+$(B)/fuzz/fuzz_open $(B)/fuzz/fuzz_read $(B)/fuzz/fuzz_repair: $(B)/fuzz/obj/tests/fuzz/image_mutate.o
+$(B)/fuzz/fuzz_netlink: FUZZ_LDFLAGS = -Wl,--wrap=nl_recv,--wrap=nl_send_auto,--wrap=genl_connect
+$(fuzz_targets): $(B)/fuzz/%: $(B)/fuzz/obj/tests/fuzz/%.o $(B)/fuzz/lib.a
+	$(say) LD $@
+	$(Q)$(FUZZ_CC) -fsanitize=fuzzer,address,undefined $(FUZZ_LDFLAGS) \
+		-o $@.new $(filter %.o,$^) $(B)/fuzz/lib.a $(LIBS) -lm && mv -f $@.new $@
+
+fuzz-programs: $(fuzz_targets)
+fuzz: fuzz-programs
+	@FUZZ_SECONDS=$(SECONDS) tests/e2e/test_fuzz.sh
+
+$(B)/tests/mkseed: $(B)/san/tests/fuzz/mkseed.o $(san_libs)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -fsanitize=address,undefined $(LDFLAGS) -o $@ $^ $(LIBS) -lcmocka -lm
+fuzz-seeds: $(B)/tests/mkseed
+	@mkdir -p tests/fuzz/corpus
+	$(B)/tests/mkseed tests/fuzz/corpus
 
 lint:
 	@scripts/check-includes

@@ -243,6 +243,8 @@ static int kernel_error(int err, const char *text, const char *object, const cha
 	return snap_err_set(e, err, object, "%s%s%s", what ? what : "", what ? ": " : "", text);
 }
 
+#define MAX_ERRNO	4095	/* the kernel's */
+
 /* NLMSG_ERROR: @err as the kernel gave it, 0 for an acknowledgement. */
 static int end_of_error(struct nlmsghdr *nlh, const char *object, const char *what, struct snap_err *e)
 {
@@ -253,6 +255,8 @@ static int end_of_error(struct nlmsghdr *nlh, const char *object, const char *wh
 		return snap_err_set(e, -EBADMSG, object, "%s: short answer from the kernel", named(what));
 	if (!ne->error)
 		return 0;
+	if (ne->error > 0 || ne->error < -MAX_ERRNO)
+		return snap_err_set(e, -EBADMSG, object, "%s: malformed answer from the kernel", named(what));
 	if (!(nlh->nlmsg_flags & NLM_F_CAPPED))
 		skip += NLMSG_ALIGN(ne->msg.nlmsg_len) - NLMSG_HDRLEN;
 	return kernel_error(ne->error, extack_text(nlh, skip), object, what, e);
@@ -266,6 +270,8 @@ static int end_of_dump(struct nlmsghdr *nlh, const char *object, const char *wha
 		memcpy(&err, NLMSG_DATA(nlh), sizeof(err));
 	if (err >= 0)
 		return 0;
+	if (err < -MAX_ERRNO)
+		return snap_err_set(e, -EBADMSG, object, "%s: malformed answer from the kernel", named(what));
 	return kernel_error(err, extack_text(nlh, NLMSG_ALIGN(sizeof(err))), object, what, e);
 }
 
