@@ -163,6 +163,16 @@ ok "a group with an unknown volume" refused $ENODEV 'nope: no such volume' $GEN_
 out=$(state)
 ok "nothing has changed" test "$out" = "$before"
 
+# ---- thousands, each with something wrong ----
+
+for seed in 1 2 3; do
+	ok "random requests are refused with a reason (seed $seed)" works nlhostile $seed 1500 v
+	echo "# $(tail -n 1 <<< "$out")"
+done
+ok "dumps of 300 sockets are left half-way" works nlhostile -d 300 v
+out=$(state)
+ok "still nothing has changed" test "$out" = "$before"
+
 # ---- groups ----
 
 ok "a group is answered in the order of the request" works nlprobe $GEN_CREATE $VOLUME:str:w $VOLUME:str:v $LABEL:str:both
