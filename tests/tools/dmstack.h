@@ -16,14 +16,14 @@ struct target {
 	char params[160];
 };
 
-static void run_task(struct dm_task *dmt, const char *name)
+static inline void run_task(struct dm_task *dmt, const char *name)
 {
 	if (!dmt || !dm_task_set_name(dmt, name))
 		broken("libdevmapper");
 }
 
 /* One simple request. */
-static int dm_do(int type, const char *name, const char *message)
+static inline int dm_do(int type, const char *name, const char *message)
 {
 	struct dm_task *dmt = dm_task_create(type);
 	int ok;
@@ -41,13 +41,13 @@ static int dm_do(int type, const char *name, const char *message)
 	return ok ? 0 : -1;
 }
 
-static void dm_must(int type, const char *name, const char *message)
+static inline void dm_must(int type, const char *name, const char *message)
 {
 	if (dm_do(type, name, message))
 		broken("dm request %d %s %s failed", type, name, message ? message : "");
 }
 
-static void dm_load(const char *name, const struct target *t, unsigned int nr)
+static inline void dm_load(const char *name, const struct target *t, unsigned int nr)
 {
 	struct dm_task *dmt = dm_task_create(DM_DEVICE_RELOAD);
 	unsigned int i;
@@ -61,7 +61,7 @@ static void dm_load(const char *name, const struct target *t, unsigned int nr)
 	dm_task_destroy(dmt);
 }
 
-static struct target target(uint64_t start, uint64_t len, const char *type, const char *fmt, ...)
+static inline struct target target(uint64_t start, uint64_t len, const char *type, const char *fmt, ...)
 {
 	struct target t = { .start = start, .len = len, .type = type };
 	va_list ap;
@@ -72,7 +72,7 @@ static struct target target(uint64_t start, uint64_t len, const char *type, cons
 	return t;
 }
 
-static void dm_make(const char *name, struct target t)
+static inline void dm_make(const char *name, struct target t)
 {
 	dm_must(DM_DEVICE_CREATE, name, NULL);
 	dm_load(name, &t, 1);
