@@ -66,14 +66,16 @@ static inline int dmg_scan_tree(struct sd_store *s, struct dmg_list *l, u64 addr
 
 static inline int dmg_scan_journal(struct sd_store *s, const struct sd_disk_super *d, struct dmg_list *l)
 {
-	struct sd_disk_journal *image = sd_malloc(SD_GROUP_MAX_BLOCKS * SD_BLOCK_SIZE);
+	struct sd_journal_window w = { .buf = sd_malloc(SD_JOURNAL_WINDOW * SD_BLOCK_SIZE) };
 	u64 pos = le64_to_cpu(d->journal_tail), seq = le64_to_cpu(d->journal_seq), addr = 0;
 	u32 link = le32_to_cpu(d->journal_link), i;
-	int err = image ? 0 : -ENOMEM;
+	const struct sd_disk_journal *image;
+	int err = w.buf ? 0 : -ENOMEM, end;
 
 	while (!err) {
 		pos = sd_journal_norm(&s->j, pos);
-		if (sd_journal_read(s, pos, seq++, link, image))
+		image = sd_journal_read(s, &w, pos, seq++, link, &end);
+		if (!image)
 			break;
 		addr = s->j.start + pos % s->j.blocks;
 		for (i = 0; !err && i < le16_to_cpu(image->hdr.nr); i++)
@@ -83,7 +85,7 @@ static inline int dmg_scan_journal(struct sd_store *s, const struct sd_disk_supe
 	}
 	for (i = 0; i < l->nr; i++)
 		l->b[i].last = addr && l->b[i].image == addr;
-	sd_free(image);
+	sd_free(w.buf);
 	return err;
 }
 
