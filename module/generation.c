@@ -492,7 +492,7 @@ out:
 /* Percent of what copies can use (the metadata's reserve is not part of it). */
 #define USED_LOW	80u	/* tell */
 #define USED_OK		75u	/* tell that it is over */
-#define USED_HIGH	95u	/* begin to drop */
+#define USED_HIGH	90u	/* begin to drop */
 
 enum spare { SPARE_NONE, SPARE_IN_USE };
 

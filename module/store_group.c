@@ -172,6 +172,19 @@ static void change_committed(struct snap_store *s, const struct snap_change *c)
 	s->exhausted = false;
 }
 
+/*
+ * Time to look at the watermarks: a hundredth of the diff has been used since. Steps and idle moments alone would notice a burst too late, and
+ * generations have to be given up before there is no room left, not then. The lock is held.
+ */
+static bool much_copied(struct snap_store *s, const struct sd_group *g)
+{
+	s->copied += (u64)g->nr_items * (s->vol->chunk_sectors / SNAP_BLOCK_SECTORS);
+	if (s->copied < s->dev.nr_blocks / 128)
+		return false;
+	s->copied = 0;
+	return true;
+}
+
 /**
  * snap_store_commit() - [copy worker] the group is durable: make it visible
  * @change: what it was sealed for, or NULL
@@ -182,9 +195,10 @@ bool snap_store_commit(struct snap_store *s, struct snap_sealed *sealed, struct 
 {
 	unsigned int noio = snap_store_lock(s);
 	bool ok = !s->failed;
-	bool kick = false;
+	bool kick = false, look = false;
 
 	if (ok) {
+		look = much_copied(s, sealed->core);
 		sd_group_commit(s->core, sealed->core);
 		if (change)
 			change_committed(s, change);
@@ -196,6 +210,8 @@ bool snap_store_commit(struct snap_store *s, struct snap_sealed *sealed, struct 
 	snap_store_unlock(s, noio);
 	if (kick)
 		snap_store_kick(s);
+	if (look)
+		snap_cow_house(s->vol->cow, SNAP_HOUSE_SPACE);
 	return ok;
 }
 

@@ -53,6 +53,7 @@ struct snap_store {
 	bool urgent;			/* writers wait; under @lock */
 	bool exhausted;			/* nothing to reclaim was found; under @lock */
 	bool active;			/* commits since the watermarks were looked at */
+	u64 copied;			/* blocks, the same; under @lock */
 };
 
 /* The core's lock, and no allocation below it that could wait for the primary. */

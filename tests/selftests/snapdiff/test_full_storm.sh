@@ -41,7 +41,7 @@ round()
 	sums[g]=$s
 }
 
-declare -A sums
+declare -a sums
 
 gentle()
 {
