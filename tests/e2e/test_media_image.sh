@@ -15,7 +15,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-echo 1..16
+echo 1..18
 N=0
 ok() {		# NAME COMMAND...: one case
 	local name=$1 rc
@@ -189,6 +189,55 @@ import() {
 		snapmedia import "$W/repo2" - <"$W/s3" && same 3 "$W/repo2" && snapmedia verify "$W/repo2"
 }
 
+# Parts, at their places and to stdout; across holes, past the end; from both kinds of source. The server sends only them.
+ranges() {
+	local r=4096:8192,8M:20M,49999872:16M src out
+	python3 - "$W/g3" "$W/want" "$W/want.out" <<-'PY' || return 1
+		import sys
+		data = open(sys.argv[1], 'rb').read()
+		parts = [(4096, 8192), (8 << 20, 20 << 20), (49999872, 16 << 20)]
+		place, out = bytearray(len(data)), b''
+		for at, n in parts:
+		    place[at:at + n] = data[at:at + n]
+		    out += data[at:at + n]
+		open(sys.argv[2], 'wb').write(place)
+		open(sys.argv[3], 'wb').write(out)
+	PY
+	for src in "$W/repo" "127.0.0.1:$PORT"; do
+		rm -f "$W/r"
+		snaprestore --from "$src" --volume disk --gen 3 --range $r --to "$W/r" -q && cmp "$W/r" "$W/want" || return 1
+		snaprestore --from "$src" --volume disk --gen 3 --range $r --to - -q | cmp - "$W/want.out" || return 1
+		snaprestore --from "$src" --volume disk --gen 3 --range 4096:4095 --to - -q
+		[ $? = 1 ] || return 1
+		snaprestore --from "$src" --volume disk --gen 3 --range 1G:4096 --to - -q && return 1
+	done
+	out=$(snaprestore --from "127.0.0.1:$PORT" --volume disk --gen 3 --range 0:64K --to "$W/r2" --progress-json 2>&1 >/dev/null | tail -1)
+	echo "$out"
+	tail -1 "$W/log"
+	[ "$(sed -n 's/.* end .* out=\([0-9]*\).*/\1/p' "$W/log" | tail -1)" -lt 80000 ]
+}
+
+# A target that was nearly right: exactly what differs is written.
+diff_against_live() {
+	local src
+	for src in "$W/repo" "127.0.0.1:$PORT"; do
+		cp "$W/g3" "$W/live"
+		for at in 0 1 5000 12000; do
+			head -c 4096 /dev/urandom | dd of="$W/live" bs=4096 seek=$at conv=notrunc status=none
+		done
+		head -c 100 /dev/urandom | dd of="$W/live" bs=1 seek=50123357 conv=notrunc status=none	# the last bytes
+		snaprestore --from "$src" --volume disk --gen 3 --to "$W/live" --diff-against-live 2>"$W/err" || return 1
+		cmp "$W/g3" "$W/live" || return 1
+		tail -1 "$W/err"
+		# four blocks, and the short one with the last 100 bytes
+		grep -q " $((4 * 4096 + 50123457 - 50122752)) bytes differed" "$W/err" || return 1
+		snaprestore --from "$src" --volume disk --gen 4 --to "$W/live" --diff-against-live 2>"$W/err" && cmp "$W/g4" "$W/live" || return 1
+		snaprestore --from "$src" --volume disk --gen 4 --to "$W/live" --diff-against-live 2>"$W/err" &&
+			grep -q " 0 bytes differed" "$W/err" || return 1
+	done
+	! snaprestore --from "$W/repo" --volume disk --gen 3 --to "$W/absent" --diff-against-live -q && [ ! -e "$W/absent" ]
+}
+
 # kill -9 the server's session in mid-transfer, again and again; each run takes up where the last one was.
 killed_and_resumed() {
 	local total resumed size rc
@@ -262,6 +311,8 @@ ok "increment over ssh, grown volume" increment_ssh
 ok "shrunk, and grown again, into a directory" shrunk_and_grown
 ok "every generation is still the same" all_same
 ok "restore to stdout" to_stdout
+ok "parts of a generation" ranges
+ok "a target that is nearly right: only what differs is written" diff_against_live
 ok "wrong parent and a number that is taken are refused" wrong_parent
 ok "the same generation again is no error" again_is_no_error
 ok "nothing but loopback" not_loopback

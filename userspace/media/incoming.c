@@ -45,12 +45,23 @@ int sm_incoming_stream(struct sm_incoming *in, struct sm_chan *c, struct sm_err 
 	return r;
 }
 
-int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, struct sm_err *e)
+int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, const struct sm_extent *x, uint32_t nr,
+			struct sm_err *e)
 {
+	const struct sm_extent whole = { 0, size };
+	struct sm_range_hash h;
 	int err = begin(in, c, e);
 
 	in->restore = true;
 	in->size = size;
+	sm_range_hash_init(&h);
+	for (uint32_t i = 0; i < (nr ? nr : 1); i++) {
+		const struct sm_extent *v = nr ? &x[i] : &whole;
+
+		if (sm_range_hash_add(&h, v->offset, v->length) && !err)
+			err = sm_fail(e, -EINVAL, "ranges overlap or go back");
+	}
+	sm_range_hash_final(&h, in->want);
 	return err;
 }
 
@@ -161,8 +172,9 @@ static int end_of_restore(struct sm_incoming *in, const struct sm_frame *f, stru
 		return err;
 	if (memcmp(said, map, SM_DIGEST))
 		return sm_fail(e, -EPROTO, "what arrived is not what was sent");
-	if (nr != 1 || bytes != in->size)
-		return sm_fail(e, -EPROTO, "the image is not complete");
+	if (memcmp(ranges, in->want, SM_DIGEST))
+		return sm_fail(e, -EPROTO, "the image is not complete: %llu bytes in %llu ranges came", (unsigned long long)bytes,
+			       (unsigned long long)nr);
 	return 0;
 }
 

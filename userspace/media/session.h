@@ -96,8 +96,13 @@ int sm_client_open(struct sm_client *c, const struct sm_gen_info *info, const st
 int sm_client_send(struct sm_client *c, uint16_t type, const void *payload, size_t len, struct sm_err *e);
 /* sm_client_commit() - in a stream the receipt has only the manifest's hash */
 int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receipt *receipt, struct sm_err *e);
-/* sm_client_restore() - ask for a generation; frames follow: sm_incoming */
-int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, struct sm_listed *l, struct sm_err *e);
+/*
+ * sm_client_restore() - ask for a generation; frames follow: sm_incoming
+ * @x: only these parts of it: whole blocks (what is past the end does not count), ascending, disjoint; @nr 0: all
+ */
+#define SM_MAX_RANGES	1024u
+int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, const struct sm_extent *x, uint32_t nr,
+		      struct sm_listed *l, struct sm_err *e);
 
 /* sm_client_order() - an order (admin.h); takes it. @fn: takes each row */
 int sm_client_order(struct sm_client *c, json_t *order, int (*fn)(json_t *row, void *arg), void *arg, struct sm_err *e);
@@ -108,6 +113,7 @@ struct sm_incoming {
 	struct sm_chan *chan;
 	bool restore;			/* ends with END, not with COMMIT */
 	uint64_t size;
+	uint8_t want[SM_DIGEST];	/* restore: range hash of what was asked for */
 	struct sm_gen_info info;	/* stream: from OPEN */
 	struct sm_manifest manifest;	/* stream: from COMMIT, at the end */
 	uint8_t hash[SM_DIGEST];
@@ -129,7 +135,8 @@ struct sm_incoming_frame {
 
 /* sm_incoming_stream() - read HELLO and OPEN of a stream; sm_incoming_restore() - after sm_client_restore() */
 int sm_incoming_stream(struct sm_incoming *in, struct sm_chan *c, struct sm_err *e);
-int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, struct sm_err *e);
+int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, const struct sm_extent *x, uint32_t nr,
+			struct sm_err *e);
 /* sm_incoming_next() - 1 a frame; 0 the end, and all of it was as announced; -errno */
 int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *f, struct sm_err *e);
 void sm_incoming_done(struct sm_incoming *in);

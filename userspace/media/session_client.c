@@ -283,13 +283,23 @@ int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receip
 	return err;
 }
 
-int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, struct sm_listed *l, struct sm_err *e)
+int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, const struct sm_extent *x, uint32_t nr,
+		      struct sm_listed *l, struct sm_err *e)
 {
-	json_t *o = volume_json(volume);
+	json_t *o = volume_json(volume), *ranges = nr ? json_array() : NULL;
 	struct sm_frame f;
 	int err;
 
 	json_object_set_new(o, "generation", json_integer(number));
+	for (uint32_t i = 0; i < nr; i++) {
+		json_t *one = json_array();
+
+		json_array_append_new(one, json_integer(x[i].offset));
+		json_array_append_new(one, json_integer(x[i].length));
+		json_array_append_new(ranges, one);
+	}
+	if (ranges)
+		json_object_set_new(o, "ranges", ranges);
 	if ((err = sm_send_json(&c->chan, SM_RESTORE, o, e)) || (err = expect(c, &f, e)))
 		return err;
 	if (f.type != SM_RESTORING)

@@ -378,10 +378,31 @@ static int send_piece(struct sender *o, const struct sm_image_piece *p, struct s
 	return 0;
 }
 
-static int send_image(struct server *s, struct sm_image *img, struct sm_err *e)
+/* One range of the image: its pieces, the last one cut off. */
+static int send_range(struct sender *o, struct sm_image *img, const struct sm_extent *x, struct sm_err *e)
+{
+	uint64_t end = x->offset + x->length;
+	struct sm_image_piece p = { .offset = x->offset };
+	int r = sm_image_seek(img, x->offset, e);
+
+	while (!r && p.offset + p.length < end) {
+		r = sm_image_next(img, &p, e);
+		if (r < 0)
+			return r;
+		if (!r)
+			return sm_fail(e, -EINVAL, "range past the end");
+		if (p.offset + p.length > end) {
+			p.length = end - p.offset;
+			p.payload = NULL;
+		}
+		r = send_piece(o, &p, e);
+	}
+	return r;
+}
+
+static int send_image(struct server *s, struct sm_image *img, const struct sm_extent *x, uint32_t nr, struct sm_err *e)
 {
 	struct sender *o = calloc(1, sizeof(*o));
-	struct sm_image_piece p;
 	uint8_t hash[SM_DIGEST];
 	json_t *end;
 	int r;
@@ -393,8 +414,8 @@ static int send_image(struct server *s, struct sm_image *img, struct sm_err *e)
 	o->payload = malloc(SM_MAX_PAYLOAD);
 	sm_map_hash_init(&o->map);
 	r = o->raw && o->payload ? 0 : sm_fail(e, -ENOMEM, "no memory");
-	while (!r && (r = sm_image_next(img, &p, e)) > 0)
-		r = send_piece(o, &p, e);
+	for (uint32_t i = 0; !r && i < nr; i++)
+		r = send_range(o, img, &x[i], e);
 	if (!r)
 		r = flush_data(o, e);
 	end = json_object();
@@ -413,24 +434,57 @@ static int send_image(struct server *s, struct sm_image *img, struct sm_err *e)
 	return r;
 }
 
-static int restore_generation(struct server *s, const char *which, uint32_t number, struct sm_err *e)
+/* "ranges": [[offset, length], ...] into @x; none: the whole image. Return: how many, -EPROTO. */
+static int parse_ranges(const json_t *o, uint64_t size, struct sm_extent x[SM_MAX_RANGES], struct sm_err *e)
 {
+	const json_t *a = json_object_get(o, "ranges");
+	size_t nr = json_array_size(a);
+	uint64_t end = 0;
+
+	if (!a) {
+		x[0] = (struct sm_extent){ 0, size };
+		return 1;
+	}
+	if (!nr || nr > SM_MAX_RANGES)
+		return sm_fail(e, -EPROTO, "from 1 to %u ranges", SM_MAX_RANGES);
+	for (size_t i = 0; i < nr; i++) {
+		const json_t *v = json_array_get(a, i);
+		json_int_t offset = json_integer_value(json_array_get(v, 0)), length = json_integer_value(json_array_get(v, 1));
+
+		if (json_array_size(v) != 2 || offset < 0 || length <= 0 || (uint64_t)offset >= size || offset % SM_BLOCK ||
+		    length % SM_BLOCK || (uint64_t)offset < end)
+			return sm_fail(e, -EPROTO, "range %zu: not of whole blocks inside the volume, or not in order", i);
+		if ((uint64_t)length > size - offset)	/* who asks does not know where it ends */
+			length = size - offset;
+		x[i] = (struct sm_extent){ offset, length };
+		end = offset + length;
+	}
+	return nr;
+}
+
+static int restore_generation(struct server *s, const json_t *o, uint32_t number, struct sm_err *e)
+{
+	struct sm_extent *x = malloc(SM_MAX_RANGES * sizeof(*x));
 	struct sm_generation g;
 	struct sm_image *img;
 	char vid[SM_VID_TEXT];
-	int err;
+	int err = x ? 0 : sm_fail(e, -ENOMEM, "no memory"), nr;
 
-	if ((err = sm_repo_find(s->repo, s->id->client, which, vid, e)) ||
-	    (err = sm_repo_generation(s->repo, vid, number, &g, e)))
+	if (err || (err = sm_repo_find(s->repo, s->id->client, json_string_value(json_object_get(o, "volume")), vid, e)) ||
+	    (err = sm_repo_generation(s->repo, vid, number, &g, e))) {
+		free(x);
 		return err;
-	err = sm_image_open(s->repo, &g, &img, e);
+	}
+	nr = parse_ranges(o, g.manifest.info.size, x, e);
+	err = nr < 0 ? nr : sm_image_open(s->repo, &g, &img, e);
 	if (!err) {
 		err = send_generation(s, SM_RESTORING, &g, e);
 		if (!err)
-			err = send_image(s, img, e);
+			err = send_image(s, img, x, nr, e);
 		sm_image_close(img);
 	}
 	sm_generation_done(&g);
+	free(x);
 	return err;
 }
 
@@ -446,7 +500,7 @@ static int do_restore(struct server *s, const struct sm_frame *f, struct sm_err 
 	if (!err && !(s->roles & SM_ROLE_RESTORE))
 		err = sm_fail(e, -EACCES, "this client may not restore");
 	if (!err)
-		err = restore_generation(s, json_string_value(json_object_get(o, "volume")), number, e);
+		err = restore_generation(s, o, number, e);
 	json_decref(o);
 	return err;
 }

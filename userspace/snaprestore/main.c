@@ -3,8 +3,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cmd.h"
+#include "name.h"
 #include "restore.h"
 
 static const char help[] =
@@ -30,7 +32,11 @@ static int restore(struct restore_options *o, struct sm_err *e)
 	else
 		err = restore_server(o, e);
 	if (!err)
-		return target_finish(&o->target, e);
+		err = target_finish(&o->target, e);
+	if (!err && o->target.diff && !o->quiet)
+		fprintf(stderr, "snaprestore: %llu bytes differed and were written\n", (unsigned long long)o->target.differed);
+	if (!err)
+		return 0;
 	target_abort(&o->target);
 	return err;
 }
@@ -53,9 +59,38 @@ static int make_chain(struct restore_options *o, int argc, char **argv, struct s
 	return 0;
 }
 
+/* "OFFSET:LENGTH[,...]", sizes as elsewhere. */
+static int parse_ranges(const char *text, struct restore_options *o)
+{
+	uint64_t end = 0;
+
+	o->ranges = calloc(SM_MAX_RANGES, sizeof(*o->ranges));
+	while (o->ranges && *text && o->nr_ranges < SM_MAX_RANGES) {
+		struct sm_extent *x = &o->ranges[o->nr_ranges];
+		size_t len = strcspn(text, ",");
+		char part[80], *colon;
+		struct snap_err se;
+
+		snprintf(part, sizeof(part), "%.*s", (int)len, text);
+		colon = strchr(part, ':');
+		if (len >= sizeof(part) || !colon)
+			return -EINVAL;
+		*colon = '\0';
+		if (snap_parse_size(part, &x->offset, &se) || snap_parse_size(colon + 1, &x->length, &se) || !x->length ||
+		    x->offset % SM_BLOCK || x->length % SM_BLOCK || x->offset < end || x->length > SM_SIZE_MAX ||
+		    x->offset > SM_SIZE_MAX)
+			return -EINVAL;
+		end = x->offset + x->length;
+		o->nr_ranges++;
+		text += len + (text[len] == ',');
+	}
+	return *text || !o->nr_ranges ? -EINVAL : 0;
+}
+
 static int run(int argc, char **argv)
 {
 	struct restore_options o = { .target = { .fd = -1 } };
+	const char *ranges = NULL;
 	bool list = false;
 	const struct snap_opt opts[] = {
 		{ "from", 'f', SNAP_OPT_STRING, "SOURCE", &o.from_text, "where from" },
@@ -63,6 +98,8 @@ static int run(int argc, char **argv)
 		{ "gen", 'g', SNAP_OPT_U32, "N", &o.gen, "generation" },
 		{ "to", 't', SNAP_OPT_STRING, "TARGET", &o.target.path, "file, device or -" },
 		{ "list", 'l', SNAP_OPT_FLAG, NULL, &list, "list what can be restored" },
+		{ "range", 'r', SNAP_OPT_STRING, "OFFSET:LENGTH[,...]", &ranges, "only these parts: multiples of 4096, ascending" },
+		{ "diff-against-live", 0, SNAP_OPT_FLAG, NULL, &o.target.diff, "compare with what is there, write only what differs" },
 		{ "force", 0, SNAP_OPT_FLAG, NULL, &o.target.force, "replace an existing file" },
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &o.quiet, "no progress" },
 		{ "progress-json", 0, SNAP_OPT_FLAG, NULL, &o.progress_json, "progress as lines of JSON on stderr" },
@@ -77,15 +114,20 @@ static int run(int argc, char **argv)
 		return rc;
 	if (!o.from_text || (!list && !o.target.path))
 		return snap_usage_error("--from and --to (or --list) are needed");
+	if (ranges && parse_ranges(ranges, &o))
+		return snap_usage_error("--range: OFFSET:LENGTH[,...], multiples of 4096, ascending");
 	signal(SIGPIPE, SIG_IGN);
 	err = sm_dest_parse(o.from_text, &o.from, &e);
 	if (!err)
 		err = make_chain(&o, argc, argv, &e);
+	if (!err && ranges && o.nr_chain)
+		return snap_usage_error("--range: not with streams");
 	if (!err && !list && !o.gen && !o.nr_chain)
 		return snap_usage_error("--gen is needed");
 	if (!err)
 		err = list ? list_generations(&o, &e) : restore(&o, &e);
 	free((void *)o.chain);
+	free(o.ranges);
 	if (!err)
 		return 0;
 	snap_err_set(&se, err, "", "%s", e.text);

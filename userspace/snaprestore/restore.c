@@ -24,6 +24,8 @@ struct snap_progress *restore_progress(const struct restore_options *o, uint64_t
 	return snap_progress_start(&po, total);
 }
 
+#define RANGE_BUFFER	(1u << 20)
+
 /* ---- a directory ---- */
 
 static int copy_image(struct restore_options *o, struct sm_image *img, struct sm_err *e)
@@ -45,6 +47,65 @@ static int copy_image(struct restore_options *o, struct sm_image *img, struct sm
 	return r;
 }
 
+/* A part of the image, by the map: zeros are not read. */
+static int copy_range(struct restore_options *o, struct sm_image *img, const struct sm_extent *x, uint8_t *buf, struct sm_err *e)
+{
+	uint64_t end = x->offset + x->length, len;
+	bool zero;
+	int err = 0;
+
+	for (uint64_t at = x->offset; !err && at < end; at += len) {
+		err = sm_image_extent(img, at, &len, &zero, e);
+		if (err)
+			return err;
+		if (len > end - at)
+			len = end - at;
+		if (zero) {
+			err = target_zero(&o->target, at, len, e);
+			continue;
+		}
+		if (len > RANGE_BUFFER)
+			len = RANGE_BUFFER;
+		err = sm_image_read(img, buf, len, at, e);
+		if (!err)
+			err = target_write(&o->target, at, buf, len, e);
+	}
+	return err;
+}
+
+/* stdout gets the ranges one after the other. */
+static int copy_ranges(struct restore_options *o, struct sm_image *img, struct sm_err *e)
+{
+	uint8_t *buf = malloc(RANGE_BUFFER);
+	uint64_t total = 0;
+	int err = buf ? 0 : sm_fail(e, -ENOMEM, "no memory");
+
+	for (uint32_t i = 0; !err && i < o->nr_ranges; i++) {
+		o->target.shift = o->ranges[i].offset - total;
+		total += o->ranges[i].length;
+		err = copy_range(o, img, &o->ranges[i], buf, e);
+	}
+	if (o->target.kind == TARGET_STDOUT)
+		o->target.size = total;
+	free(buf);
+	return err;
+}
+
+/* Whole blocks, or up to the end; the last one may say more than there is. */
+static int check_ranges(struct restore_options *o, uint64_t size, struct sm_err *e)
+{
+	for (uint32_t i = 0; i < o->nr_ranges; i++) {
+		struct sm_extent *x = &o->ranges[i];
+
+		if (x->offset >= size)
+			return sm_fail(e, -EINVAL, "--range: offset %llu is past the end, at %llu", (unsigned long long)x->offset,
+				       (unsigned long long)size);
+		if (x->length > size - x->offset)
+			x->length = size - x->offset;
+	}
+	return 0;
+}
+
 int restore_repo(struct restore_options *o, struct sm_err *e)
 {
 	struct sm_generation g;
@@ -61,9 +122,11 @@ int restore_repo(struct restore_options *o, struct sm_err *e)
 	if (!err) {
 		err = sm_image_open(&r, &g, &img, e);
 		if (!err) {
-			err = target_open(&o->target, g.manifest.info.size, e);
+			err = check_ranges(o, g.manifest.info.size, e);
 			if (!err)
-				err = copy_image(o, img, e);
+				err = target_open(&o->target, g.manifest.info.size, e);
+			if (!err)
+				err = o->nr_ranges ? copy_ranges(o, img, e) : copy_image(o, img, e);
 			sm_image_close(img);
 		}
 		sm_generation_done(&g);
@@ -124,21 +187,39 @@ static int spool_begin(struct target *t, struct sm_err *e)
 	return 0;
 }
 
-static int spool_end(struct target *t, struct sm_err *e)
+static int spool_out(struct target *t, int fd, const struct sm_extent *x, uint8_t *buf, struct sm_err *e)
 {
-	uint8_t *buf = malloc(1 << 20);
-	int fd = t->fd, err = buf ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	int err = 0;
 	ssize_t n;
 
-	t->kind = TARGET_STDOUT;
-	t->fd = 1;
-	for (uint64_t at = 0; !err && at < t->size; at += n) {
-		n = sm_pread_full(fd, buf, 1 << 20, at);
+	for (uint64_t at = x->offset, end = at + x->length; !err && at < end; at += n) {
+		n = sm_pread_full(fd, buf, end - at < RANGE_BUFFER ? end - at : RANGE_BUFFER, at);
 		if (n <= 0)
 			err = sm_fail(e, n ? n : -EIO, "temporary file: cannot read");
 		else
 			err = target_write(t, at, buf, n, e);
 	}
+	return err;
+}
+
+static int spool_end(struct restore_options *o, struct sm_err *e)
+{
+	struct target *t = &o->target;
+	const struct sm_extent whole = { 0, t->size };
+	uint8_t *buf = malloc(RANGE_BUFFER);
+	int fd = t->fd, err = buf ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	uint64_t total = 0;
+
+	t->kind = TARGET_STDOUT;
+	t->fd = 1;
+	for (uint32_t i = 0; !err && i < (o->nr_ranges ? o->nr_ranges : 1); i++) {
+		const struct sm_extent *x = o->nr_ranges ? &o->ranges[i] : &whole;
+
+		t->shift = x->offset - total;
+		total += x->length;
+		err = spool_out(t, fd, x, buf, e);
+	}
+	t->size = total;
 	close(fd);
 	free(buf);
 	return err;
@@ -157,19 +238,21 @@ static int receive(struct restore_options *o, struct sm_client *c, struct sm_err
 	struct sm_incoming in;
 	struct sm_listed l;
 	bool spool;
-	int err = sm_client_restore(c, o->volume, o->gen, &l, e);
+	int err = sm_client_restore(c, o->volume, o->gen, o->ranges, o->nr_ranges, &l, e);
 
+	if (!err)
+		err = check_ranges(o, l.manifest.info.size, e);
 	if (err)
 		return err;
 	err = open_spooled(o, l.manifest.info.size, &spool, e);
 	if (err)
 		return err;
-	err = sm_incoming_restore(&in, &c->chan, l.manifest.info.size, e);
+	err = sm_incoming_restore(&in, &c->chan, l.manifest.info.size, o->ranges, o->nr_ranges, e);
 	if (!err)
 		err = copy_frames(o, &in, l.manifest.info.size, e);
 	sm_incoming_done(&in);
 	if (!err && spool)
-		err = spool_end(&o->target, e);
+		err = spool_end(o, e);
 	return err;
 }
 
@@ -275,6 +358,6 @@ int restore_streams(struct restore_options *o, struct sm_err *e)
 	if (!err && o->gen && number != o->gen)
 		err = sm_fail(e, -ENOENT, "generation %u is not in these streams, the last one is %u", o->gen, number);
 	if (!err && c.spool)
-		err = spool_end(&o->target, e);
+		err = spool_end(o, e);
 	return err;
 }

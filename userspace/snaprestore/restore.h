@@ -15,13 +15,17 @@ struct target {
 	char part[PATH_MAX + 8];	/* a file's name until it is whole */
 	int fd;
 	bool force;
+	bool diff;			/* in place: only what differs is written */
+	uint64_t differed;		/* bytes, then */
 	uint64_t size, written;		/* of the image; of stdout: what has gone out */
+	uint64_t shift;			/* stdout: offset in the image less offset in the output */
 };
 
 /**
  * target_open() - refuses what must not be overwritten, before anything is written
  * @size: of the image
  *
+ * With diff the target must be there: a file is changed in place.
  * -EBUSY a device that is mounted or held (it is opened exclusively); -ENOSPC one that is too small; -EEXIST a file, without force.
  */
 int target_open(struct target *t, uint64_t size, struct sm_err *e);
@@ -44,6 +48,8 @@ struct restore_options {
 	size_t nr_chain;
 	const char *volume;
 	uint32_t gen;
+	struct sm_extent *ranges;	/* only these parts; whole blocks, ascending; none: all */
+	uint32_t nr_ranges;
 	bool quiet, progress_json, json;
 	struct target target;
 };

@@ -41,12 +41,25 @@ static int open_file(struct target *t, struct sm_err *e)
 	return 0;
 }
 
+static int open_in_place(struct target *t, struct sm_err *e)
+{
+	struct stat st;
+
+	t->kind = TARGET_FILE;
+	t->fd = open(t->path, O_RDWR | O_CLOEXEC);
+	if (t->fd < 0 || fstat(t->fd, &st) || ((uint64_t)st.st_size != t->size && ftruncate(t->fd, t->size)))
+		return sm_fail(e, -errno, "%s: cannot write: %s", t->path, strerror(errno));
+	return 0;
+}
+
 int target_open(struct target *t, uint64_t size, struct sm_err *e)
 {
 	struct stat st;
 
 	t->fd = -1;
 	t->size = size;
+	if (!strcmp(t->path, "-") && t->diff)
+		return sm_fail(e, -EINVAL, "stdout has nothing to compare with");
 	if (!strcmp(t->path, "-")) {
 		t->kind = TARGET_STDOUT;
 		t->fd = 1;
@@ -56,6 +69,8 @@ int target_open(struct target *t, uint64_t size, struct sm_err *e)
 		if (errno != ENOENT)
 			return sm_fail(e, -errno, "%s: %s", t->path, strerror(errno));
 		/* A mistyped device name must not become a file in a memory file system. */
+		if (t->diff)
+			return sm_fail(e, -ENOENT, "%s: is not there, so there is nothing to compare with", t->path);
 		if (!strncmp(t->path, "/dev/", 5))
 			return sm_fail(e, -ENOENT, "%s: there is no such device", t->path);
 		return open_file(t, e);
@@ -64,6 +79,8 @@ int target_open(struct target *t, uint64_t size, struct sm_err *e)
 		return open_device(t, e);
 	if (!S_ISREG(st.st_mode))
 		return sm_fail(e, -EINVAL, "%s: neither a file nor a block device", t->path);
+	if (t->diff)
+		return open_in_place(t, e);
 	if (!t->force)
 		return sm_fail(e, -EEXIST, "%s: exists (--force replaces it)", t->path);
 	return open_file(t, e);
@@ -74,11 +91,49 @@ static int failed(struct target *t, int err, struct sm_err *e)
 	return sm_fail(e, err, "%s: cannot write: %s", t->path, strerror(-err));
 }
 
+#define COMPARE	4096u
+
+/* What is there is read first; runs of blocks that differ are written. What cannot be read is taken to differ. */
+static int write_differing(struct target *t, uint64_t offset, const uint8_t *buf, size_t len)
+{
+	static uint8_t there[64 << 10];
+
+	while (len) {
+		size_t n = len < sizeof(there) ? len : sizeof(there), from = 0, to;
+		ssize_t have = sm_pread_full(t->fd, there, n, offset);
+
+		for (; from < n; from = to) {
+			size_t block = n - from < COMPARE ? n - from : COMPARE;
+			int err;
+
+			to = from + block;
+			if (have >= (ssize_t)to && !memcmp(there + from, buf + from, block))
+				continue;
+			for (; to < n; to += block) {
+				block = n - to < COMPARE ? n - to : COMPARE;
+				if (have >= (ssize_t)(to + block) && !memcmp(there + to, buf + to, block))
+					break;
+			}
+			err = sm_pwrite_full(t->fd, buf + from, to - from, offset + from);
+			if (err)
+				return err;
+			t->differed += to - from;
+		}
+		buf += n;
+		offset += n;
+		len -= n;
+	}
+	return 0;
+}
+
 int target_write(struct target *t, uint64_t offset, const void *buf, size_t len, struct sm_err *e)
 {
 	int err;
 
-	if (t->kind == TARGET_STDOUT) {
+	if (t->diff) {
+		err = write_differing(t, offset, buf, len);
+	} else if (t->kind == TARGET_STDOUT) {
+		offset -= t->shift;
 		if (offset != t->written)
 			return sm_fail(e, -ESPIPE, "stdout cannot go back to offset %llu", (unsigned long long)offset);
 		err = sm_write_full(t->fd, buf, len);
@@ -113,6 +168,8 @@ static bool device_zeros(struct target *t, uint64_t offset, uint64_t length)
 
 int target_zero(struct target *t, uint64_t offset, uint64_t length, struct sm_err *e)
 {
+	if (t->diff)
+		return write_zeros(t, offset, length, e);
 	if (t->kind == TARGET_FILE && !fallocate(t->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length))
 		return 0;
 	if (device_zeros(t, offset, length))
@@ -141,7 +198,7 @@ int target_finish(struct target *t, struct sm_err *e)
 		return t->written == t->size ? 0 : sm_fail(e, -EIO, "stdout: only %llu bytes written", (unsigned long long)t->written);
 	if (fsync(t->fd))
 		err = failed(t, -errno, e);
-	if (!err && t->kind == TARGET_FILE) {
+	if (!err && t->kind == TARGET_FILE && !t->diff) {
 		/* Without --force a file that has appeared meanwhile stays. */
 		int r = t->force ? rename(t->part, t->path) :
 			renameat2(AT_FDCWD, t->part, AT_FDCWD, t->path, RENAME_NOREPLACE);
