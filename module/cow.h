@@ -331,6 +331,7 @@ struct snap_params {
 	u8 on_full;
 	bool has_on_full;
 	bool accept_changed;	/* for one attachment: not shown in the table */
+	bool trust_primary;	/* the same */
 	u32 mem_records;
 	u32 cache_size;		/* MiB; 0: default */
 };
@@ -338,8 +339,11 @@ int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, stru
 unsigned int snap_params_emit(const struct snap_params *p, char *result, unsigned int sz, unsigned int maxlen);
 unsigned int snap_status_emit(struct snap_volume *vol, char *result, unsigned int sz, unsigned int maxlen);
 /* 64 bytes that tell whether the primary was written without us */
-int snap_fingerprint(struct block_device *bdev, sector_t size, u8 *out);
-bool snap_fingerprint_same(const u8 *a, const u8 *b);
+int snap_fingerprint(struct block_device *bdev, sector_t size, u32 highest, u8 *out);
+/* The highest generation at that time; 0: none. */
+u32 snap_fingerprint_highest(const u8 *fingerprint);
+/* 1: it was; 0: not as far as can be seen, looking only where @written (may be NULL) is false; -ENOMEM. May block. */
+int snap_fingerprint_differs(struct block_device *bdev, const u8 *fingerprint, bool (*written)(void *ctx, sector_t start, sector_t nr), void *ctx);
 
 struct snap_volume *snap_volume_open(struct dm_target *ti, struct dm_dev *primary, struct dm_dev *diff, const struct snap_params *p,
 				     void (*resubmit)(void *ctx, struct bio_list *bios));

@@ -40,6 +40,7 @@ static const struct {
 	[SNAPDIFF_EVENT_PINNED]		= { "pinned", HOW_QUIET },
 	[SNAPDIFF_EVENT_UNPINNED]	= { "unpinned", HOW_QUIET },
 	[SNAPDIFF_EVENT_RESIZED]	= { "resized", HOW_INFO },
+	[SNAPDIFF_EVENT_SUSPECT]	= { "suspect", HOW_WARN, .set = true },
 };
 
 static atomic_t event_seq = ATOMIC_INIT(1);

@@ -81,6 +81,7 @@ struct snap_volume {
 	u8 on_full;			/* enum snapdiff_on_full */
 	u64 memory;			/* bytes that the volume may have in the kernel; shared out where it is opened */
 	bool accept_changed;		/* the next attach may give the generations up; under control */
+	bool trust_primary;		/* the next attach makes no generation suspect; the same */
 	struct mutex control;		/* one generation operation at a time */
 	struct snap_store *store;
 	struct snap_gate *gate;

@@ -636,20 +636,68 @@ free:
 	return err;
 }
 
+/* ---- was the primary written without us? ---------------------------------------------------------- */
+
+struct since {
+	struct snap_store *s;
+	u32 gen;		/* its changed set and those after it are known */
+};
+
+/* May it have been written through us since the cut? */
+static bool written_since(void *ctx, sector_t start, sector_t nr)
+{
+	const struct since *since = ctx;
+	struct snap_volume *vol = since->s->vol;
+	u64 pos = start >> vol->chunk_shift, end = ((start + nr - 1) >> vol->chunk_shift) + 1;
+	struct sd_version *v = sd_version_get(since->s->core);
+	struct sd_extent ext;
+	int n = sd_change_extents(v, since->gen, U32_MAX, &pos, end, &ext, 1);
+
+	sd_version_put(v);
+	return n != 0;
+}
+
+/* The newest generation not newer than @last from which on everything that was written is known, or 0. */
+static u32 known_since(struct snap_store *s, u32 last)
+{
+	struct snap_gen gen;
+	u32 from = 1, best = 0;
+
+	for (; !snap_store_gen_next(s, from, &gen); from = gen.number + 1) {
+		if (gen.flags & SNAPDIFF_GEN_F_CHANGES_UNKNOWN)
+			best = 0;
+		else if (gen.number <= last)
+			best = gen.number;
+	}
+	return best;
+}
+
+/* Compare with the fingerprint of the last clean detach: all of it, or after a crash what has not been written by us since. As snap_fingerprint_differs() */
+static int compare(struct snap_volume *vol, const struct sd_info *info)
+{
+	struct since since = { .s = vol->store };
+
+	if (info->was_clean)
+		return snap_fingerprint_differs(vol->primary_bdev, info->fingerprint, NULL, NULL);
+	since.gen = known_since(vol->store, snap_fingerprint_highest(info->fingerprint));
+	return since.gen ? snap_fingerprint_differs(vol->primary_bdev, info->fingerprint, written_since, &since) : 0;
+}
+
 /* Was the primary written, or cut off, while we were not there? */
 static const char *not_as_we_left_it(struct snap_volume *vol, const struct sd_info *info, sector_t size)
 {
-	u8 now[SD_FINGERPRINT_SIZE];
+	int differs;
 
 	if (!info->primary_sectors)
 		return NULL;
 	if (size < info->primary_sectors)
 		return "the primary is smaller than it was";
-	if (!info->was_clean || vol->attached)
+	if (vol->attached)
 		return NULL;
-	if (snap_fingerprint(vol->primary_bdev, info->primary_sectors, now))
+	differs = compare(vol, info);
+	if (differs < 0)
 		return "the primary could not be compared";
-	return snap_fingerprint_same(now, info->fingerprint) ? NULL : "the primary was written without its differential volume";
+	return differs ? "the primary was written without its differential volume" : NULL;
 }
 
 static bool anything_to_lose(struct snap_store *s)
@@ -680,18 +728,34 @@ const char *snap_store_misfit(struct snap_volume *vol, sector_t size)
 	return not_as_we_left_it(vol, &info, size);
 }
 
+/* The last attachment did not end, nobody has written where it can be seen, and nobody vouches for the rest. */
+static bool in_doubt(struct snap_volume *vol)
+{
+	struct snap_store *s = vol->store;
+	struct sd_info info;
+	unsigned int noio;
+
+	noio = snap_store_lock(s);
+	sd_info(s->core, &info);
+	snap_store_unlock(s, noio);
+	return info.primary_sectors && !info.was_clean && !info.failed && !vol->attached && !vol->trust_primary && anything_to_lose(s);
+}
+
 /**
  * snap_store_attach() - the volume is going to be written: compare primary and store, mark the store as in use
  * @size: sectors of the primary now
  *
  * Also when the size shrinks while it is in use. The copy worker runs, no bio is in the target. May block. Generations that do not fit are lost before the
  * store is marked: after a crash in between the comparison is made again. Marking begins a new epoch of the journal, so what is in it is checkpointed
- * before. A primary that does not fit is refused unless that was asked for: it may be the wrong device. Return: 0; -EMEDIUMTYPE; -errno.
+ * before. After a crash all generations become suspect, in the same write that marks the store: whether the primary was written since cannot be seen with
+ * certainty. A primary that does not fit is refused unless that was asked for: it may be the wrong device. Return: 0; -EMEDIUMTYPE; -errno.
  */
 int snap_store_attach(struct snap_volume *vol, sector_t size)
 {
 	const char *why = snap_store_misfit(vol, size);
 	struct snap_store *s = vol->store;
+	bool suspect = !why && in_doubt(vol);
+	struct sd_info info;
 	unsigned int noio;
 	int err = 0;
 
@@ -710,14 +774,20 @@ int snap_store_attach(struct snap_volume *vol, sector_t size)
 	mutex_lock(&s->stepping);
 	err = s->failed ? 0 : snap_store_checkpoint(s);
 	noio = snap_store_lock(s);
+	if (!s->failed && !err && suspect)
+		sd_suspect(s->core);
 	if (!s->failed && !err)
 		err = sd_attach(s->core, size);
+	sd_info(s->core, &info);
 	snap_store_unlock(s, noio);
 	mutex_unlock(&s->stepping);
 	mutex_unlock(&s->changes);
-	if (!err)
-		vol->accept_changed = false;
-	return err;
+	if (err)
+		return err;
+	vol->accept_changed = vol->trust_primary = false;
+	if (suspect && !s->failed)
+		snap_event(vol, SNAPDIFF_EVENT_SUSPECT, info.suspect_gen, 0, "the machine stopped without a detach: the primary may have been written since");
+	return 0;
 }
 
 /**
@@ -759,7 +829,7 @@ static int detach(struct snap_volume *vol)
 
 	err = blkdev_issue_flush(vol->primary_bdev);
 	if (!err)
-		err = snap_fingerprint(vol->primary_bdev, vol->size, print);
+		err = snap_fingerprint(vol->primary_bdev, vol->size, s->sum.highest, print);
 	if (err)
 		return err;
 	noio = snap_store_lock(s);

@@ -2,9 +2,10 @@
 /*
  * What a table line says and what status answers.
  *
- *	PRIMARY DIFF [#features [on_full drop-oldest|drop-all|fail-snapshots] [mem_records N] [cache_size MIB] [accept_changed]]
+ *	PRIMARY DIFF [#features [on_full drop-oldest|drop-all|fail-snapshots] [mem_records N] [cache_size MIB] [accept_changed] [trust_primary]]
  *
- * accept_changed holds for this one attachment and does not come back in the table: a table that is loaded again must not give generations up.
+ * accept_changed and trust_primary hold for this one attachment and do not come back in the table: a table that is loaded again must neither give generations up
+ * nor vouch for what happened meanwhile.
  *
  * Status (info), positional, fields are only ever inserted before the last one, the state:
  *
@@ -65,8 +66,12 @@ static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned i
 		p->accept_changed = true;
 		return 0;
 	}
+	if (!strcmp(name, "trust_primary")) {
+		p->trust_primary = true;
+		return 0;
+	}
 	if (strcmp(name, "on_full") && strcmp(name, "mem_records") && strcmp(name, "cache_size")) {
-		ti->error = "unknown feature (known: on_full, mem_records, cache_size, accept_changed)";
+		ti->error = "unknown feature (known: on_full, mem_records, cache_size, accept_changed, trust_primary)";
 		return -EINVAL;
 	}
 	value = *left ? dm_shift_arg(as) : NULL;
@@ -84,7 +89,7 @@ static int parse_feature(struct dm_target *ti, struct dm_arg_set *as, unsigned i
  */
 int snap_params_parse(struct dm_target *ti, unsigned int argc, char **argv, struct snap_params *p)
 {
-	static const struct dm_arg group = { 0, 7, "number of feature arguments: want 0 to 7" };
+	static const struct dm_arg group = { 0, 8, "number of feature arguments: want 0 to 8" };
 	struct dm_arg_set as = { .argc = argc, .argv = argv };
 	unsigned int left;
 	int err;

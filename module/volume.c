@@ -297,6 +297,7 @@ static void volume_hold(struct snap_volume *vol, const struct snap_params *p)
 {
 	vol->tables++;
 	vol->accept_changed = p->accept_changed;
+	vol->trust_primary = p->trust_primary;
 }
 
 /**

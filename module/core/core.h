@@ -39,6 +39,7 @@ enum sd_gen_state { SD_GEN_LIVE = 1, SD_GEN_BOOKMARK = 2, SD_GEN_LOST = 3 };
 #define SD_GEN_F_PINNED			(1u << 0)
 #define SD_GEN_F_FROZEN			(1u << 1)
 #define SD_GEN_F_CHANGES_UNKNOWN	(1u << 2)
+#define SD_GEN_F_SUSPECT		(1u << 4)	/* see sd_suspect(); never in a descriptor on disk (nor is bit 3, the driver's own) */
 
 #define SD_LABEL_SIZE	64
 #define SD_UUID_SIZE	16
@@ -116,6 +117,14 @@ void sd_close(struct sd_store *store);
 int sd_attach(struct sd_store *store, u64 primary_sectors);
 
 /**
+ * sd_suspect() - [M] before sd_attach(), which makes it durable: nobody knows whether the primary was written without us
+ *
+ * All generations that exist now are suspect from then on, for ever: neither what they read from the primary nor what their changed sets say of the time
+ * since is certain. Those that are created later are not.
+ */
+void sd_suspect(struct sd_store *store);
+
+/**
  * sd_resize_primary() - [M] the primary has another size from now on (durable); no step is under way
  * Generations keep theirs. An error leaves the size on the device as it was.
  */
@@ -134,7 +143,8 @@ struct sd_info {
 	u64 primary_sectors;		/* as of the last sd_attach(); 0: never attached */
 	bool was_clean;			/* the previous attachment ended with sd_detach() (or never was one) */
 	bool failed;
-	u8 fingerprint[SD_FINGERPRINT_SIZE];	/* valid when was_clean and primary_sectors */
+	u8 fingerprint[SD_FINGERPRINT_SIZE];	/* of the last sd_detach(); zero: there was none */
+	u32 suspect_gen;		/* generations up to this one are suspect */
 	u64 nr_blocks, free_blocks, reserved_blocks;
 	u64 journal_blocks, journal_used;
 	u64 records_new, records_run;	/* records in memory, in runs */

@@ -79,7 +79,9 @@ struct sd_disk_super {
 	__le32 nr_index;		/* index blocks of the catalog */
 	__u8 fingerprint[64];
 	__le64 catalog_seq;		/* groups up to this one are already in the catalog (not: their copies in runs) */
-	__le64 reserved[15];
+	__le32 suspect_gen;		/* generations up to this one: the primary may have been written without us since */
+	__le32 reserved1;
+	__le64 reserved[14];
 	__le64 index[SD_INDEX_MAX];	/* SD_REF() of each index block */
 } __packed;
 

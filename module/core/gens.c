@@ -14,7 +14,7 @@ void sd_gen_pack(struct sd_disk_gen *d, const struct sd_gen *g)
 	d->size_sectors = cpu_to_le64(g->size_sectors);
 	d->changed = cpu_to_le64(g->changed);
 	memcpy(d->uuid, g->uuid, sizeof(d->uuid));
-	d->flags = cpu_to_le32(g->flags);
+	d->flags = cpu_to_le32(g->flags & ~SD_GEN_F_SUSPECT);
 	d->state = cpu_to_le32(g->state);
 	memcpy(d->label, g->label, sizeof(d->label));
 	d->label[sizeof(d->label) - 1] = 0;
@@ -72,6 +72,8 @@ int sd_gen_find(struct sd_store *s, u32 number, struct sd_gen *gen)
 	if (!d)
 		return -ENOENT;
 	sd_gen_unpack(gen, d, number);
+	if (number <= s->suspect_gen)
+		gen->flags |= SD_GEN_F_SUSPECT;
 	if (s->failed)
 		gen->state = SD_GEN_LOST, gen->flags |= SD_GEN_F_CHANGES_UNKNOWN;
 	return 0;

@@ -409,6 +409,7 @@ struct sd_store {
 	u64 txid;
 	u64 next_id, next_age;
 	bool failed, was_clean, starved, mem_garbage;
+	u32 suspect_gen;
 	bool super_pair;	/* both superblocks were valid and of consecutive transactions: the newest is known */
 	enum sd_disk_state state;
 	u8 fingerprint[SD_FINGERPRINT_SIZE];

@@ -16,6 +16,7 @@ SD_CHECK_OFFSET(sd_disk_super, nr_blocks, 104);
 SD_CHECK_OFFSET(sd_disk_super, primary_sectors, 144);
 SD_CHECK_OFFSET(sd_disk_super, journal_tail, 160);
 SD_CHECK_OFFSET(sd_disk_super, fingerprint, 208);
+SD_CHECK_OFFSET(sd_disk_super, suspect_gen, 280);
 SD_CHECK_OFFSET(sd_disk_super, index, 400);
 _Static_assert(sizeof(struct sd_disk_super) <= 4096, "superblock");
 SD_CHECK_SIZE(sd_disk_bitmap, 4096);

@@ -42,6 +42,7 @@ static void super_decode(struct sd_store *s, const struct sd_disk_super *d)
 	s->created_ns = le64_to_cpu(d->created_ns);
 	s->next_id = le64_to_cpu(d->next_id);
 	s->next_age = 1;
+	s->suspect_gen = le32_to_cpu(d->suspect_gen);
 	s->sum.highest = le32_to_cpu(d->highest_gen);
 	memcpy(s->fingerprint, d->fingerprint, sizeof(s->fingerprint));
 	s->j.start = le64_to_cpu(d->journal_start);
@@ -193,6 +194,11 @@ int sd_attach(struct sd_store *s, u64 primary_sectors)
 	return sd_super_write_now(s);
 }
 
+void sd_suspect(struct sd_store *s)
+{
+	s->suspect_gen = s->sum.highest;
+}
+
 int sd_resize_primary(struct sd_store *s, u64 primary_sectors)
 {
 	s->primary_sectors = primary_sectors;
@@ -255,6 +261,7 @@ void sd_info(struct sd_store *s, struct sd_info *i)
 	i->chunk_blocks = s->chunk_blocks;
 	i->primary_sectors = s->primary_sectors;
 	i->was_clean = s->was_clean;
+	i->suspect_gen = s->suspect_gen;
 	i->failed = s->failed;
 	i->nr_blocks = s->nr_blocks;
 	i->free_blocks = s->alloc.avail;

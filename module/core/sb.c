@@ -30,6 +30,7 @@ void sd_super_encode(struct sd_store *s, struct sd_disk_super *d)
 	d->next_id = cpu_to_le64(s->next_id);
 	d->highest_gen = cpu_to_le32(s->sum.highest);
 	d->nr_index = cpu_to_le32(s->cat.nr_index);
+	d->suspect_gen = cpu_to_le32(s->suspect_gen);
 	memcpy(d->fingerprint, s->fingerprint, sizeof(d->fingerprint));
 	for (i = 0; i < s->cat.nr_index; i++)
 		d->index[i] = cpu_to_le64(SD_REF(s->cat.index_addr[i], s->cat.index_txid[i]));
@@ -62,6 +63,7 @@ int sd_super_write_now(struct sd_store *s)
 		d->state = cpu_to_le32(s->failed ? SD_STATE_FAILED : s->state);
 		d->journal_epoch = cpu_to_le32(s->j.epoch);
 		d->primary_sectors = cpu_to_le64(s->primary_sectors);
+		d->suspect_gen = cpu_to_le32(s->suspect_gen);
 		memcpy(d->fingerprint, s->fingerprint, sizeof(d->fingerprint));
 		err = sd_super_write(s, d, le64_to_cpu(last->hdr.txid) + 1);
 		if (!err)

@@ -150,14 +150,15 @@ static void make_uuid(const uint8_t *uuid, char *buf, size_t len)
 
 static int make_params(const struct snap_dm_spec *spec, char *buf, size_t len)
 {
-	int words = (spec->on_full ? 2 : 0) + (spec->cache_size ? 2 : 0) + spec->accept_changed;
+	int words = (spec->on_full ? 2 : 0) + (spec->cache_size ? 2 : 0) + spec->accept_changed + spec->trust_primary;
 	char cache[48] = "";
 	int n;
 
 	if (spec->cache_size)
 		snprintf(cache, sizeof(cache), " cache_size %llu", (unsigned long long)spec->cache_size >> 20);
-	n = snprintf(buf, len, "%s %s %d%s%s%s%s", spec->primary, spec->diff, words, spec->on_full ? " on_full " : "",
-		     spec->on_full ? spec->on_full : "", cache, spec->accept_changed ? " accept_changed" : "");
+	n = snprintf(buf, len, "%s %s %d%s%s%s%s%s", spec->primary, spec->diff, words, spec->on_full ? " on_full " : "",
+		     spec->on_full ? spec->on_full : "", cache, spec->accept_changed ? " accept_changed" : "",
+		     spec->trust_primary ? " trust_primary" : "");
 	return n < (int)len ? 0 : -ENAMETOOLONG;
 }
 

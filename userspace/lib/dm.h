@@ -2,7 +2,7 @@
 /*
  * Volumes as device-mapper devices, through libdevmapper.
  *
- *	0 SECTORS snapdiff PRIMARY DIFF [#FEATURE_ARGS [on_full POLICY] [cache_size MIB] [accept_changed]]
+ *	0 SECTORS snapdiff PRIMARY DIFF [#FEATURE_ARGS [on_full POLICY] [cache_size MIB] [accept_changed] [trust_primary]]
  *
  * The device gets the uuid "SNAPDIFF-<32 hex digits of the diff's uuid>", so that one diff cannot be attached
  * twice. udev cookies are used when udev runs; DM_DISABLE_UDEV=1 makes libdevmapper create the nodes.
@@ -28,6 +28,7 @@ struct snap_dm_spec {
 	const char *on_full;		/* NULL: the module's default */
 	uint64_t cache_size;		/* bytes, whole MiB; 0: the module's default */
 	bool accept_changed;		/* give the generations up if the primary is not as it was left */
+	bool trust_primary;		/* after a crash: nobody has written it since */
 };
 
 /**

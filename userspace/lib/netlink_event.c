@@ -172,6 +172,7 @@ const char *snap_event_name(uint8_t type)
 		[SNAPDIFF_EVENT_PINNED] = "pinned",
 		[SNAPDIFF_EVENT_UNPINNED] = "unpinned",
 		[SNAPDIFF_EVENT_RESIZED] = "resized",
+		[SNAPDIFF_EVENT_SUSPECT] = "suspect",
 	};
 
 	return word(words, ARRAY_SIZE(words), type);

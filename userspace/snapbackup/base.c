@@ -66,13 +66,18 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 	uint32_t n = x->o->base;
 
 	if (x->o->base_mode == BASE_NUMBER) {
+		if (n <= s->suspect)
+			return sm_fail(e, -ESTALE, "%s: base %u is suspect, what changed since then is not certain (--base none sends all)", s->name, n);
 		if (!have_candidate(s, n))
 			return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it", s->name, n);
 		if (!x->server_has_number)
 			return sm_fail(e, -ENOENT, "%s: %s has no generation %u of this volume", s->name, x->o->dest_text, n);
 		return sm_fail(e, -ESTALE, "%s: generation %u on %s is another one (its uuid differs)", s->name, n, x->o->dest_text);
 	}
-	if (!s->nr_candidates)
+	if (!s->nr_candidates && s->suspect)
+		snprintf(b->reason, sizeof(b->reason), "generations up to %u are suspect since the machine stopped without a detach: what changed is not certain",
+			 s->suspect);
+	else if (!s->nr_candidates)
 		snprintf(b->reason, sizeof(b->reason), "there is no older generation or bookmark");
 	else if (!x->server_has_any)
 		snprintf(b->reason, sizeof(b->reason), "the media server has nothing of this volume");
@@ -111,6 +116,9 @@ int base_choose(const struct backup_options *o, struct sm_client *c, uint32_t ol
 		snprintf(b->reason, sizeof(b->reason), "a stream cannot say what it is added to (--base N can)");
 		return 0;
 	}
+	if (o->base <= o->source->suspect)
+		return sm_fail(e, -ESTALE, "%s: base %u is suspect, what changed since then is not certain (--base none sends all)",
+			       o->source->name, o->base);
 	if (!have_candidate(o->source, o->base))
 		return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it",
 			       o->source->name, o->base);

@@ -29,6 +29,7 @@ struct source {
 	char volume_name[SM_NAME_MAX], label[SM_NAME_MAX];
 	struct candidate *candidates;	/* newest first */
 	size_t nr_candidates;
+	uint32_t suspect;		/* the newest older generation that cannot be one, because the machine stopped without a detach; 0: none */
 	void (*tick)(void *arg);	/* called now and then during long work; may be NULL */
 	void *tick_arg;
 	bool fixed_base;		/* the base's uuid is not known here: the server's word for its number counts */

@@ -192,7 +192,13 @@ static int load_candidates(struct virt *v, struct snap_err *se)
 		return err;
 	v->s.candidates = calloc(n + 1, sizeof(*v->s.candidates));
 	for (size_t i = n; v->s.candidates && i--;)
-		if (g[i].number < v->s.number && g[i].state != SNAPDIFF_GEN_LOST) {
+		if (g[i].number >= v->s.number || g[i].state == SNAPDIFF_GEN_LOST) {
+			continue;
+		} else if (g[i].flags & SNAPDIFF_GEN_F_SUSPECT) {
+			/* What changed since is known only as far as it went through us. */
+			if (!v->s.suspect)
+				v->s.suspect = g[i].number;
+		} else {
 			struct candidate *c = &v->s.candidates[v->s.nr_candidates++];
 
 			c->number = g[i].number;
@@ -215,6 +221,8 @@ static int describe(struct virt *v, struct snap_err *se)
 	if (g.state != SNAPDIFF_GEN_LIVE)
 		return snap_err_set(se, -ENODATA, v->s.name, "is %s: its data is gone",
 				    g.state == SNAPDIFF_GEN_LOST ? "lost" : "a bookmark");
+	if (g.flags & SNAPDIFF_GEN_F_SUSPECT)
+		snap_warn(v->s.name, "is suspect: the machine stopped without a detach, and what this generation reads from the primary may have been written since");
 	memcpy(v->s.volume, vol.uuid, SM_UUID);
 	memcpy(v->s.uuid, g.uuid, SM_UUID);
 	v->s.size = g.size;

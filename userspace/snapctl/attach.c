@@ -20,7 +20,7 @@ struct attach {
 	const char *name, *primary_path, *diff_path;
 	const char *on_full;
 	uint64_t cache_size;
-	bool format, accept_changed;
+	bool format, accept_changed, trust_primary;
 	struct store_opts store;
 	struct snap_blk primary, diff;
 	struct store_id id;
@@ -104,13 +104,15 @@ static int prepare_store(struct attach *a, struct snap_err *e)
 }
 
 /* What the module found on attaching is worth a word now, and not only when a generation is wanted. */
-static void warn_lost(struct snap_nl *events, const char *name)
+static void warn_doubt(struct snap_nl *events, const char *name)
 {
 	struct snap_event ev;
 	char text[256] = "";
 	bool lost = false;
 
 	while (snap_nl_event(events, &ev, 0, NULL) == 1) {
+		if (ev.type == SNAPDIFF_EVENT_SUSPECT && !strcmp(ev.volume, name))
+			snap_warn(name, "generations up to %u are suspect: %s", ev.gen, ev.text);
 		if (ev.type != SNAPDIFF_EVENT_LOST || strcmp(ev.volume, name))
 			continue;
 		lost = true;
@@ -126,7 +128,7 @@ static int make_volume(struct attach *a, struct snap_err *e)
 	struct snap_dm_spec spec = {
 		.name = a->name, .primary = primary, .diff = diff,
 		.size = a->primary.size, .uuid = a->id.uuid, .on_full = a->on_full, .cache_size = a->cache_size,
-		.accept_changed = a->accept_changed,
+		.accept_changed = a->accept_changed, .trust_primary = a->trust_primary,
 	};
 	struct snap_nl *events = NULL;
 	int err;
@@ -144,7 +146,7 @@ static int make_volume(struct attach *a, struct snap_err *e)
 			 "; its generations would be lost (--accept-changed gives them up)");
 	if (!err) {
 		puts(snap_dm_path(a->name, path, sizeof(path)));
-		warn_lost(events, a->name);
+		warn_doubt(events, a->name);
 	}
 	snap_nl_close(events);
 	return err;
@@ -189,6 +191,8 @@ static int run_attach(int argc, char **argv)
 		{ "force", 'f', SNAP_OPT_FLAG, NULL, &a.store.force, "with --format: overwrite a foreign signature" },
 		{ "accept-changed", 0, SNAP_OPT_FLAG, NULL, &a.accept_changed,
 		  "give the generations up if PRIMARY is not as it was left" },
+		{ "trust-primary", 0, SNAP_OPT_FLAG, NULL, &a.trust_primary,
+		  "after a crash: PRIMARY was not written since, no generation is suspect" },
 		{ "on-full", 0, SNAP_OPT_STRING, "POLICY", &a.on_full,
 		  "drop-oldest (default), drop-all or fail-snapshots" },
 		{ "cache-size", 0, SNAP_OPT_SIZE, "SIZE", &a.cache_size, "kernel memory for the volume (default 64M, at least 4M)" },

@@ -4,7 +4,7 @@
 
 #include "snapctl.h"
 
-enum { COL_VOLUME, COL_GEN, COL_CREATED, COL_SIZE, COL_CHANGED, COL_STATE, COL_PINNED, COL_DEVICE,
+enum { COL_VOLUME, COL_GEN, COL_CREATED, COL_SIZE, COL_CHANGED, COL_STATE, COL_PINNED, COL_SUSPECT, COL_DEVICE,
 	COL_FROZEN, COL_UNKNOWN, COL_UUID, COL_LABEL };
 
 static const struct snap_col cols[] = {
@@ -15,6 +15,7 @@ static const struct snap_col cols[] = {
 	[COL_CHANGED]	= { "changed_bytes", "CHANGED", SNAP_COL_SIZE },
 	[COL_STATE]	= { "state", "STATE", SNAP_COL_STRING },
 	[COL_PINNED]	= { "pinned", "PINNED", SNAP_COL_BOOL },
+	[COL_SUSPECT]	= { "suspect", "SUSPECT", SNAP_COL_BOOL },
 	[COL_DEVICE]	= { "device", "DEVICE", SNAP_COL_STRING },
 	[COL_FROZEN]	= { "frozen", "FROZEN", SNAP_COL_BOOL, SNAP_COL_HIDDEN },
 	[COL_UNKNOWN]	= { "changes_unknown", "UNKNOWN", SNAP_COL_BOOL, SNAP_COL_HIDDEN },
@@ -34,6 +35,7 @@ static int print_gen(struct snap_out *out, const struct snap_gen *g)
 	snap_out_str(out, COL_STATE, snap_gen_state_name(g->state));
 	snap_out_num(out, COL_CHANGED, g->changed);
 	snap_out_num(out, COL_PINNED, !!(g->flags & SNAPDIFF_GEN_F_PINNED));
+	snap_out_num(out, COL_SUSPECT, !!(g->flags & SNAPDIFF_GEN_F_SUSPECT));
 	if (g->virt_index != SNAP_NO_VIRT)
 		snap_out_str(out, COL_DEVICE, snap_virt_path(device, sizeof(device), g->virt_index));
 	snap_out_num(out, COL_FROZEN, !!(g->flags & SNAPDIFF_GEN_F_FROZEN));
@@ -71,7 +73,8 @@ const struct snap_cmd cmd_list = {
 	.args = "[NAME]",
 	.summary = "List generations",
 	.help = "Columns: volume, generation, created, label, size, state (live, bookmark, lost), changed_bytes (first\n"
-		"written between this generation and the next kept one), pinned, frozen, changes_unknown, device, uuid.",
+		"written between this generation and the next kept one), pinned, suspect (snapdiff(7)), frozen,\n"
+		"changes_unknown, device, uuid.",
 	.min_args = 0,
 	.max_args = 1,
 	.run = run_list,

@@ -8,7 +8,7 @@
 #include "snapctl.h"
 
 enum { COL_VOLUME, COL_UUID, COL_DEVICE, COL_PRIMARY, COL_DIFF, COL_STATE, COL_ON_FULL, COL_SIZE, COL_CHUNK,
-	COL_GENS, COL_LIVE, COL_BOOKMARKS, COL_LOST, COL_ACTIVE, COL_HIGHEST, COL_USED, COL_PERCENT, COL_STATS };
+	COL_GENS, COL_LIVE, COL_BOOKMARKS, COL_LOST, COL_SUSPECT, COL_ACTIVE, COL_HIGHEST, COL_USED, COL_PERCENT, COL_STATS };
 
 #define STAT(n, key, head, type) [COL_STATS + (n) - SNAPDIFF_STAT_DIFF_SIZE] = { key, head, type }
 
@@ -26,6 +26,7 @@ static const struct snap_col cols[] = {
 	[COL_LIVE]	= { "live", "Live", SNAP_COL_NUMBER },
 	[COL_BOOKMARKS]	= { "bookmarks", "Bookmarks", SNAP_COL_NUMBER },
 	[COL_LOST]	= { "lost", "Lost", SNAP_COL_NUMBER },
+	[COL_SUSPECT]	= { "suspect", "Suspect", SNAP_COL_NUMBER },
 	[COL_ACTIVE]	= { "active", "Active", SNAP_COL_NUMBER },
 	[COL_HIGHEST]	= { "highest_generation", "Highest generation", SNAP_COL_NUMBER },
 	[COL_USED]	= { "diff_used", "Diff used", SNAP_COL_SIZE },
@@ -62,7 +63,7 @@ _Static_assert(ARRAY_SIZE(cols) == COL_STATS + SNAPDIFF_STAT_MAX - SNAPDIFF_STAT
 
 static int count_gens(struct snap_nl *nl, const char *volume, struct snap_out *out, struct snap_err *e)
 {
-	uint64_t live = 0, bookmarks = 0, lost = 0, active = 0;
+	uint64_t live = 0, bookmarks = 0, lost = 0, suspect = 0, active = 0;
 	struct snap_gen *gens;
 	size_t n, i;
 	int err;
@@ -74,12 +75,14 @@ static int count_gens(struct snap_nl *nl, const char *volume, struct snap_out *o
 		live += gens[i].state == SNAPDIFF_GEN_LIVE;
 		bookmarks += gens[i].state == SNAPDIFF_GEN_BOOKMARK;
 		lost += gens[i].state == SNAPDIFF_GEN_LOST;
+		suspect += gens[i].state != SNAPDIFF_GEN_LOST && gens[i].flags & SNAPDIFF_GEN_F_SUSPECT;
 		active += gens[i].virt_index != SNAP_NO_VIRT;
 	}
 	free(gens);
 	snap_out_num(out, COL_LIVE, live);
 	snap_out_num(out, COL_BOOKMARKS, bookmarks);
 	snap_out_num(out, COL_LOST, lost);
+	snap_out_num(out, COL_SUSPECT, suspect);
 	snap_out_num(out, COL_ACTIVE, active);
 	return 0;
 }

@@ -75,11 +75,11 @@ static void dump_super(const struct sd_store *s)
 	       (unsigned long long)s->created_ns, hex(fp, s->fingerprint, sizeof(s->fingerprint)), s->j.epoch,
 	       (unsigned long long)s->j.done_seq);
 	fprintf(out, "\"uuid\":\"%s\",\"transaction\":%llu,\"state\":\"%s\",\"chunk_size\":%u,\"blocks\":%llu,\"free_blocks\":%llu,"
-	       "\"primary_size\":%llu,\"highest_generation\":%u,\"journal\":{\"start\":%llu,\"blocks\":%llu,\"used\":%llu,"
+	       "\"primary_size\":%llu,\"highest_generation\":%u,\"suspect_generation\":%u,\"journal\":{\"start\":%llu,\"blocks\":%llu,\"used\":%llu,"
 	       "\"replayed_groups\":%llu,\"dropped_groups\":%llu}",
 	       snap_format_uuid(uuid, s->uuid), (unsigned long long)s->txid,
 	       s->failed ? "failed" : s->was_clean ? "clean" : "active", s->chunk_size, (unsigned long long)s->nr_blocks,
-	       (unsigned long long)s->alloc.free, (unsigned long long)s->primary_sectors << 9, s->sum.highest,
+	       (unsigned long long)s->alloc.free, (unsigned long long)s->primary_sectors << 9, s->sum.highest, s->suspect_gen,
 	       (unsigned long long)s->j.start, (unsigned long long)s->j.blocks, (unsigned long long)sd_journal_used(&s->j),
 	       (unsigned long long)s->replayed_groups, (unsigned long long)s->dropped_groups);
 }

@@ -135,6 +135,7 @@ int rebuild_begin(struct rebuild *rb, struct sd_dev *dev, const struct rebuild_p
 	s->primary_sectors = p->primary_sectors;
 	s->created_ns = p->created_ns;
 	s->sum.highest = p->highest;
+	s->suspect_gen = p->suspect_gen;
 	s->next_id = 2;
 	s->next_age = 2;
 	s->mem_records = 1024;

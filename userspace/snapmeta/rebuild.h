@@ -25,7 +25,8 @@ struct rebuild_params {
 	u64 nr_blocks, journal_blocks;
 	u64 primary_sectors, created_ns;
 	u32 highest;			/* generation ever created */
-	bool clean;			/* fingerprint is valid */
+	bool clean;			/* it was detached */
+	u32 suspect_gen;
 	u8 fingerprint[SD_FINGERPRINT_SIZE];
 };
 

@@ -416,6 +416,7 @@ static void fill_params(const struct repairing *r, struct rebuild_params *p)
 	p->journal_blocks = r->sal.s->j.blocks;
 	p->primary_sectors = le64_to_cpu(d->primary_sectors);
 	p->created_ns = le64_to_cpu(d->created_ns);
+	p->suspect_gen = le32_to_cpu(d->suspect_gen);
 	p->highest = r->sal.s->sum.highest;
 	p->clean = r->sal.clean;
 }

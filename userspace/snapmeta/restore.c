@@ -102,6 +102,7 @@ static int read_header(struct restore *r, json_t *o, struct snap_err *e)
 	if (!state || !get_uuid(o, p->uuid) || !get_u32(o, "chunk_size", &p->chunk_size) || !get_u64(o, "blocks", 1ull << 48, &p->nr_blocks) ||
 	    !get_u64(j, "blocks", 1ull << 40, &p->journal_blocks) || !get_u64(o, "primary_size", INT64_MAX, &primary) ||
 	    !get_u64(o, "created_ns", INT64_MAX, &p->created_ns) || !get_u32(o, "highest_generation", &p->highest) ||
+	    !get_u32(o, "suspect_generation", &p->suspect_gen) ||
 	    !get_hex(o, "fingerprint", p->fingerprint, sizeof(p->fingerprint)) || !get_u64(o, "transaction", INT64_MAX, &r->txid) ||
 	    !get_u32(o, "epoch", &r->epoch) || !get_u64(o, "last_group", INT64_MAX, &r->last_group))
 		return bad_line(r, e, "the superblock is not complete");

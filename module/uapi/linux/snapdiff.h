@@ -158,6 +158,7 @@ enum snapdiff_gen_state {
 #define SNAPDIFF_GEN_F_FROZEN		(1U << 1)	/* filesystem was frozen at the cut */
 #define SNAPDIFF_GEN_F_CHANGES_UNKNOWN	(1U << 2)	/* the changed set since this cut may be incomplete */
 #define SNAPDIFF_GEN_F_ACTIVE		(1U << 3)	/* has a /dev/snapvirtN; never on disk */
+#define SNAPDIFF_GEN_F_SUSPECT		(1U << 4)	/* was there when the machine stopped without a detach: the primary may have been written without us since */
 
 enum snapdiff_on_full {
 	SNAPDIFF_ON_FULL_DROP_OLDEST = 0,
@@ -204,6 +205,7 @@ enum snapdiff_event {
 	SNAPDIFF_EVENT_PINNED = 14,
 	SNAPDIFF_EVENT_UNPINNED = 15,
 	SNAPDIFF_EVENT_RESIZED = 16,
+	SNAPDIFF_EVENT_SUSPECT = 17,
 };
 
 #endif
