@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # kernels: uml-6.1
 # disks: 64M 64M
-# timeout: 120
+# timeout: 400
+# mem: 2G
 #
 # snapmeta against stores that the module has written: cleanly detached, and copied in the middle of its work.
 
@@ -50,6 +51,8 @@ overwrite 3
 blkdiscard -z -o 1048576 -l 1048576 /dev/mapper/v
 
 ok "a diff in use is refused" fails snapmeta check "$D"
+run snapmeta repair "$D"
+ok "... by repair: 8" test "$rc" -eq 8
 
 # What a crash at this moment leaves: nothing is in flight, but nothing is checkpointed either.
 dd if="$D" of="$T/live.diff" bs=1M iflag=direct status=none
@@ -92,4 +95,62 @@ run snapmeta check --data "$T/bad.diff"
 ok "... and is an error with it: 4" test "$rc" -eq 4
 ok "copy-generation stops at it" fails snapmeta copy-generation "$T/bad.diff" "$P" 1 --to "$T/bad1"
 ok "... and leaves no file" test ! -e "$T/bad1"
+
+# Restore: what a dump has, and nothing else, is enough.
+ok "dump --records" works snapmeta dump --records "$D"
+printf '%s\n' "$out" > "$T/dump"
+dd if=/dev/zero of="$D" bs=4096 count=2 conv=notrunc oflag=direct status=none
+run snapmeta check "$D"
+ok "without its superblocks a diff is none" test "$rc" -eq 8
+ok "restore takes the dump back" works snapmeta restore --input "$T/dump" --output "$D" --data
+ok "... without errors" works snapmeta check --data "$D"
+ok "restore copies to a new file" works snapmeta restore --input "$T/dump" --output "$T/copy.diff" --data-from "$D"
+ok "... without errors" works snapmeta check --data "$T/copy.diff"
+ok "... with the same generation" works snapmeta copy-generation "$T/copy.diff" "$P" 2 --to "$T/gen2c"
+ok "..." file_has_sum "$T/gen2c" "$sum_2"
+ok "the module attaches what was restored" works snapctl attach v "$P" "$D"
+run snapctl activate v@1
+ok "generation 1 is what it was" test "$(sum /dev/snapvirt0)" = "$sum_1"
+run snapctl activate v@2
+ok "generation 2 is what it was" test "$(sum /dev/snapvirt1)" = "$sum_2"
+run snapmeta restore --input "$T/dump" --output "$D"
+ok "restore refuses a diff in use" test "$rc" -eq 5
+snapctl deactivate v@1
+snapctl deactivate v@2
+snapctl detach v
+run snapmeta restore --input "$T/dump" --output "$D"
+ok "restore refuses a diff that was used since the dump" test "$rc" -eq 5
+
+# Repair: each generation is what it was, or cannot be read, whatever block is damaged.
+exact_or_not()	# FILE N SUM
+{
+	rm -f "$T/gen"
+	if works snapmeta copy-generation "$1" "$P" "$2" --to "$T/gen"; then
+		whole=$((whole + 1))
+		file_has_sum "$T/gen" "$3"
+	else
+		gone=$((gone + 1))
+	fi
+}
+whole=0 gone=0
+blocks=$(snapmeta dump "$T/clean.diff" | python3 -c 'import json,sys; d=json.load(sys.stdin)
+for r in d["runs"]:
+    for s in r["segments"]: print(s["root"], s["root"] - 1, s["root"] - s["blocks"] + 1)')
+for b in 0 1 $blocks; do
+	cp "$T/clean.diff" "$T/bad.diff"
+	flip "$T/bad.diff" "$b"
+	run snapmeta repair --dry-run "$T/bad.diff"
+	ok "block $b: repair --dry-run has something to say: 4" test "$rc" -eq 4
+	run snapmeta repair "$T/bad.diff"
+	ok "block $b: repaired: 1" test "$rc" -eq 1
+	ok "block $b: no errors are left" works snapmeta check --data "$T/bad.diff"
+	ok "block $b: nothing is left to do" works snapmeta repair "$T/bad.diff"
+	ok "block $b: generation 1" exact_or_not "$T/bad.diff" 1 "$sum_1"
+	ok "block $b: generation 2" exact_or_not "$T/bad.diff" 2 "$sum_2"
+done
+echo "# $whole generations whole, $gone not"
+ok "some generations were saved, some not" test "$whole" -gt 3 -a "$gone" -gt 0
+dd if=/dev/zero of="$T/bad.diff" bs=4096 count=2 conv=notrunc status=none
+run snapmeta repair "$T/bad.diff"
+ok "without superblocks nothing can be proved: 8" test "$rc" -eq 8
 finish
