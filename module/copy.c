@@ -58,8 +58,8 @@ static void run_done(struct snap_run *run)
 	spin_lock_irqsave(&cow->lock, flags);
 	list_add_tail(&run->list, &cow->done);
 	WRITE_ONCE(cow->done_chunks, cow->done_chunks + run->nr);
-	spin_unlock_irqrestore(&cow->lock, flags);
 	snap_cow_kick(cow);
+	spin_unlock_irqrestore(&cow->lock, flags);
 }
 
 static void run_endio(struct bio *bio)

@@ -56,7 +56,12 @@
 
 /* ---- waking ---------------------------------------------------------------------------------- */
 
-/** snap_cow_kick() - [any context] something has happened that the worker waits for */
+/**
+ * snap_cow_kick() - [any context] something has happened that the worker waits for
+ *
+ * Who hands the last object over and has no other hold on the volume kicks under cow->lock: the worker may otherwise finish with it, and the volume go away, in
+ * between. snap_cow_destroy() passes through the lock once.
+ */
 void snap_cow_kick(struct snap_cow *cow)
 {
 	if (!test_and_set_bit(0, &cow->kicked))
@@ -95,16 +100,17 @@ static void plugged_to_worker(struct snap_cow *cow, struct plugged *p)
 
 	spin_lock_irqsave(&cow->lock, flags);
 	list_splice_tail_init(&p->bios, &cow->incoming);
-	spin_unlock_irqrestore(&cow->lock, flags);
 	p->nr = 0;
 	snap_cow_kick(cow);
+	spin_unlock_irqrestore(&cow->lock, flags);
 }
 
 static void unplug(struct blk_plug_cb *cb, bool from_schedule)
 {
 	struct plugged *p = container_of(cb, struct plugged, cb);
 
-	plugged_to_worker(cb->data, p);
+	if (p->nr)	/* else the volume may be gone: nothing of ours keeps it */
+		plugged_to_worker(cb->data, p);
 	kfree(p);
 }
 
@@ -146,8 +152,8 @@ void snap_cow_defer(struct snap_cow *cow, struct bio *bio, u64 first, u64 last)
 		return;
 	spin_lock_irqsave(&cow->lock, flags);
 	list_add_tail(&pb->list, &cow->incoming);
-	spin_unlock_irqrestore(&cow->lock, flags);
 	snap_cow_kick(cow);
+	spin_unlock_irqrestore(&cow->lock, flags);
 }
 
 /* ---- changes of the generations --------------------------------------------------------------- */
@@ -699,6 +705,9 @@ void snap_cow_destroy(struct snap_cow *cow)
 		kthread_stop(cow->worker);
 	if (cow->house)
 		destroy_workqueue(cow->house);
+	/* the last completion handler may still be in there */
+	spin_lock_irq(&cow->lock);
+	spin_unlock_irq(&cow->lock);
 	bioset_exit(&cow->discards);
 	snap_groups_exit(cow);
 	snap_copy_exit(cow);

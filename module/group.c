@@ -24,10 +24,15 @@
 
 static void group_put(struct snap_group *g)
 {
+	struct snap_cow *cow = g->cow;
+	unsigned long flags;
+
 	if (!atomic_dec_and_test(&g->pending))
 		return;
+	spin_lock_irqsave(&cow->lock, flags);
 	smp_store_release(&g->ended, true);	/* pairs with group_ended() */
-	snap_cow_kick(g->cow);
+	snap_cow_kick(cow);
+	spin_unlock_irqrestore(&cow->lock, flags);
 }
 
 static bool group_ended(struct snap_group *g)
