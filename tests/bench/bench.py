@@ -10,13 +10,24 @@
 # bytes that are not zero: neither null_blk's page allocation nor our records of zero chunks
 # (which need no copy) are part of any figure.
 #
+# Workloads (the numbers behind a name are snapshots; for snapdiff: generations):
 #   none        random 4 KiB writes, attached but without any snapshot
 #   first       the same with one snapshot, each block for the first time
 #   again       the same blocks once more
-#   first4, again4   with four snapshots (for snapdiff: generations)
+#   mixed       the same, 70 % reads, 32 at a time
+#   first4, again4, first64, first1000    peers that copy for each snapshot stop at 4
 #   seqfirst    1 MiB sequential first writes, one snapshot
 #   vsame       1 MiB sequential reads of the snapshot, nothing changed since
-#   vchanged    the same with every block changed since
+#   vchanged    the same with every block changed since, in random order
+#   vseq        the same with every block changed since, in order
+#   vrandom     4 KiB random reads of the same
+#   one         4 KiB first writes one at a time: time of each
+#   sync        the same with a flush behind each; syncagain: blocks already preserved
+#
+# Device models (--model):
+#   memory      processor cost alone
+#   latency     every request takes 100 us (workloads one, first, again)
+#   cache       a volatile write cache (workloads sync, syncagain)
 
 import argparse
 import json
@@ -32,9 +43,35 @@ DEEP = ['--iodepth=256', '--iodepth_batch_submit=128',
 RANDOM = ['--rw=randwrite', '--bs=4k'] + DEEP
 SEQUENTIAL = ['--rw=write', '--bs=1M', '--iodepth=16']
 READ = ['--rw=read', '--bs=1M', '--iodepth=16']
-WORKLOADS = {'none': 'k IOPS', 'first': 'k IOPS', 'again': 'k IOPS',
-             'first4': 'k IOPS', 'again4': 'k IOPS', 'seqfirst': 'MB/s',
-             'vsame': 'MB/s', 'vchanged': 'MB/s'}
+ONE = ['--rw=randwrite', '--bs=4k', '--iodepth=1', '--size=8M']
+FEW = ['--rw=randwrite', '--bs=4k', '--size=64M'] + DEEP
+MIXED = ['--rw=randrw', '--rwmixread=70', '--bs=4k', '--iodepth=32',
+         '--iodepth_batch_submit=16', '--iodepth_batch_complete_min=8']
+RANDREAD = ['--rw=randread', '--bs=4k'] + DEEP
+WORKLOADS = {'none': 'k IOPS', 'first': 'k IOPS', 'again': 'k IOPS', 'mixed': 'k IOPS',
+             'first4': 'k IOPS', 'again4': 'k IOPS', 'first64': 'k IOPS',
+             'first1000': 'k IOPS', 'seqfirst': 'MB/s', 'vsame': 'MB/s',
+             'vchanged': 'MB/s', 'vseq': 'MB/s', 'vrandom': 'k IOPS',
+             'one': 'us', 'sync': 'us', 'syncagain': 'us'}
+# (snapshots, steps): a step is (workload, fio arguments, device or snapshot, writes all blocks)
+SCENARIOS = {
+    'memory': (
+        (0, [('none', RANDOM, 'dev', True)]),
+        (1, [('vsame', READ, 'snap', False), ('first', RANDOM, 'dev', True),
+             ('again', RANDOM, 'dev', True), ('vchanged', READ, 'snap', False),
+             ('vrandom', RANDREAD, 'snap', False)]),
+        (1, [('mixed', MIXED, 'dev', False)]),
+        (1, [('seqfirst', SEQUENTIAL, 'dev', True), ('vseq', READ, 'snap', False)]),
+        (4, [('first4', RANDOM, 'dev', True), ('again4', RANDOM, 'dev', True)]),
+        (64, [('first64', RANDOM, 'dev', True)]),
+        (1000, [('first1000', RANDOM, 'dev', True)])),
+    'latency': ((1, [('one', ONE, 'dev', False)]),
+                (1, [('first', FEW, 'dev', False), ('again', FEW, 'dev', False)])),
+    'cache': ((1, [('sync', ONE + ['--fsync=1'], 'dev', False),
+                   ('syncagain', ONE + ['--fsync=1'], 'dev', False)]),),
+}
+MODELS = {'memory': (), 'latency': (('irqmode', 2), ('completion_nsec', 100000)),
+          'cache': (('cache_size', 64),)}
 
 
 def sh(*cmd, text=None):
@@ -42,13 +79,17 @@ def sh(*cmd, text=None):
                           stdout=subprocess.PIPE).stdout.strip()
 
 
-def null_blk(name, mib):
+def null_blk(name, mib, model=()):
     d = os.path.join(NULLB, name)
     os.mkdir(d)
     for key, value in (('size', mib), ('memory_backed', 1), ('blocksize', 4096),
-                       ('queue_mode', 0), ('discard', 0), ('power', 1)):
-        with open(os.path.join(d, key), 'w', encoding='ascii') as f:
-            f.write(str(value))
+                       ('queue_mode', 0), ('discard', 0), *model, ('power', 1)):
+        try:
+            with open(os.path.join(d, key), 'w', encoding='ascii') as f:
+                f.write(str(value))
+        except OSError:
+            if key != 'queue_mode':     # newer kernels have request queues only
+                raise
     return '/dev/' + name
 
 
@@ -67,16 +108,19 @@ def sectors(dev):
     return int(sh('blockdev', '--getsz', dev))
 
 
-def fio(dev, args):
-    """k IOPS for 4 KiB, MB/s for 1 MiB; once over the whole device."""
+def fio(dev, args, unit):
+    """k IOPS, MB/s, or us for each request; once over the whole device (or --size of it)."""
     out = json.loads(sh('fio', '--name=x', '--filename=' + dev, '--ioengine=libaio',
                         '--direct=1', '--gtod_reduce=1', '--thread', '--output-format=json',
                         '--randrepeat=0', '--norandommap=0', *args))
     job = out['jobs'][0]
-    side = job['read' if '--rw=read' in args else 'write']
-    if job['error'] or not side['total_ios']:
+    done = [job[k] for k in ('read', 'write') if job[k]['total_ios']]
+    if job['error'] or not done:
         sys.exit('bench: fio failed on ' + dev)
-    return side['iops'] / 1e3 if '--bs=4k' in args else side['bw_bytes'] / 1e6
+    if unit == 'us':
+        return sum(d['runtime'] for d in done) * 1e3 / sum(d['total_ios'] for d in done)
+    return sum(d['iops'] for d in done) / 1e3 if unit == 'k IOPS' else \
+        sum(d['bw_bytes'] for d in done) / 1e6
 
 
 class Dm:
@@ -107,8 +151,10 @@ class Linear:
         self.dev = self.dm.make('b-lin', '0 %d linear %s 0' % (sectors(p), p))
         self.snap = self.dev
 
+    most = 0
+
     def check(self, copied):
-        """A snapshot that was lost on the way would make a fine figure."""
+        """A snapshot that was lost on the way would make a fine figure. @copied: every block, none, or (None) some."""
 
     def down(self):
         self.dm.clear()
@@ -123,6 +169,7 @@ class Raw(Linear):
 
 class Snapdiff(Linear):
     name = 'snapdiff'
+    most = 1000
 
     def up(self, snapshots):
         sh('snapctl', 'format', '--force', self.rig.cow[0])
@@ -136,7 +183,7 @@ class Snapdiff(Linear):
     def check(self, copied):
         v = json.loads(sh('snapctl', 'status', 'b', '--json'))['volumes'][0]
         chunks = sectors(self.rig.primary) * 512 // v['chunk_size']
-        if v['lost'] or v['state'] != 'rw' or v['chunks_copied'] != (chunks if copied else 0):
+        if v['lost'] or v['state'] != 'rw' or copied is not None and v['chunks_copied'] != (chunks if copied else 0):
             sys.exit('bench: snapdiff did not do its work: %s' % v)
 
     def down(self):
@@ -146,6 +193,7 @@ class Snapdiff(Linear):
 class Snapshot(Linear):
     """dm-snapshot, persistent, 4 KiB chunks: the best its table line offers."""
     name = 'dm-snapshot'
+    most = 4
 
     def up(self, snapshots):
         p = self.rig.primary
@@ -172,6 +220,7 @@ class Snapshot(Linear):
 class Thin(Linear):
     """dm-thin, 64 KiB blocks, the volume fully provisioned before the snapshot."""
     name = 'dm-thin'
+    most = 4
 
     def up(self, snapshots):
         meta, data = self.rig.thin
@@ -183,7 +232,7 @@ class Thin(Linear):
                             (sectors(data), meta, data))
         sh('dmsetup', 'message', pool, '0', 'create_thin 0')
         self.dev = self.dm.make('b-thin', '0 %d thin %s 0' % (n, pool))
-        fio(self.dev, SEQUENTIAL)
+        fio(self.dev, SEQUENTIAL, 'MB/s')
         self.snap = None
         for i in range(snapshots):
             sh('dmsetup', 'suspend', 'b-thin')
@@ -194,31 +243,28 @@ class Thin(Linear):
 
 
 class Rig:
-    def __init__(self, mib):
+    def __init__(self, mib, model):
         sh('modprobe', 'null_blk', 'nr_devices=0')
-        self.primary = null_blk('prim', mib)
-        self.cow = [null_blk('cow%d' % i, mib + mib // 8 + 32) for i in range(4)]
-        self.thin = (null_blk('tmeta', 32), null_blk('tdata', 2 * mib + 64))
+        model = MODELS[model]
+        self.primary = null_blk('prim', mib, model)
+        self.cow = [null_blk('cow%d' % i, mib + mib // 8 + 32, model) for i in range(4)]
+        self.thin = (null_blk('tmeta', 32, model), null_blk('tdata', 2 * mib + 64, model))
         for dev in (self.primary, *self.cow, *self.thin):
             fill(dev)
 
 
-def scenarios(peer, wanted):
+def scenarios(peer, model, wanted):
     """(workload, figure) of one round of one peer."""
-    plain = isinstance(peer, Linear) and type(peer) in (Linear, Raw)
-    for snapshots, steps in (
-            (0, [('none', RANDOM, 'dev')]),
-            (1, [('vsame', READ, 'snap'), ('first', RANDOM, 'dev'),
-                 ('again', RANDOM, 'dev'), ('vchanged', READ, 'snap')]),
-            (1, [('seqfirst', SEQUENTIAL, 'dev')]),
-            (4, [('first4', RANDOM, 'dev'), ('again4', RANDOM, 'dev')])):
+    plain = type(peer) in (Linear, Raw)
+    for snapshots, steps in SCENARIOS[model]:
         steps = [s for s in steps if s[0] in wanted]
-        if plain and snapshots == 4 or not steps:
+        if not steps or (snapshots > peer.most if not plain else snapshots > 1):
             continue
         peer.up(snapshots)
-        for name, args, which in steps:
-            yield name, fio(getattr(peer, which), args)
-        peer.check(snapshots > 0 and any(s[2] == 'dev' for s in steps))
+        for name, args, which, _ in steps:
+            yield name, fio(getattr(peer, which), args, WORKLOADS[name])
+        writes = [s[3] for s in steps if s[2] == 'dev']
+        peer.check(None if writes and not any(writes) else bool(snapshots and writes))
         peer.down()
 
 
@@ -230,7 +276,7 @@ def table(results, peers, base='dm-linear'):
         if not med:
             continue
         ref = med.get(base) or statistics.median(
-            results.get((base, w.rstrip('4')), [0]))
+            results.get((base, w.rstrip('0146')), [0]))
         cells = ['%11.1f (%.2f)' % (med[p], med[p] / ref) if p in med and ref else
                  '%11.1f       ' % med[p] if p in med else '-' for p in peers]
         lines.append('%-9s %-7s' % (w, unit) + ''.join('%19s' % c for c in cells))
@@ -245,7 +291,8 @@ def summary(results):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument('--rounds', type=int, default=3)
+    ap.add_argument('--rounds', type=int, default=5)
+    ap.add_argument('--model', choices=MODELS, default='memory')
     ap.add_argument('--mib', type=int, default=256)
     ap.add_argument('--peers', default='raw,dm-linear,snapdiff,dm-snapshot,dm-thin')
     ap.add_argument('--workloads', default=','.join(WORKLOADS))
@@ -257,13 +304,13 @@ def main():
     wanted = a.workloads.split(',')
     if set(a.peers.split(',')) - set(known) or set(wanted) - set(WORKLOADS):
         ap.error('unknown peer or workload')
-    rig = Rig(a.mib)
+    rig = Rig(a.mib, a.model)
     peers = [known[p](rig) for p in a.peers.split(',')]
     results = {}
     start = time.monotonic()
     for r in range(a.rounds):
         for peer in peers:
-            for workload, figure in scenarios(peer, wanted):
+            for workload, figure in scenarios(peer, a.model, wanted):
                 results.setdefault((peer.name, workload), []).append(figure)
                 if a.verbose:
                     print('%6.1f s  %-12s %-9s %10.1f %s' % (time.monotonic() - start, peer.name, workload,
@@ -273,7 +320,7 @@ def main():
     if a.json:
         with open(a.json, 'w', encoding='ascii') as f:
             json.dump({'kernel': os.uname().release, 'machine': os.uname().machine,
-                       'rounds': a.rounds, 'mib': a.mib, 'results': summary(results)}, f, indent=1)
+                       'model': a.model, 'rounds': a.rounds, 'mib': a.mib, 'results': summary(results)}, f, indent=1)
 
 
 main()
