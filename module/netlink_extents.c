@@ -83,7 +83,7 @@ static int changes_check(struct snap_volume *vol, struct snap_nl_dump *d, u64 *e
 	struct snap_gen gen;
 	int err = extents_gen(vol, d->g1, &gen, extack);
 
-	d->grown = err ? 0 : round_down(gen.size, (u64)vol->chunk_sectors << SECTOR_SHIFT);
+	d->grown = err ? 0 : gen.size;
 	if (!err && d->g2) {
 		err = extents_gen(vol, d->g2, &gen, extack);
 		size = gen.size;
@@ -104,7 +104,7 @@ static int extents_refused(struct snap_volume *vol, struct snap_nl_dump *d, bool
 /* What lies behind the end of the older generation is new, written or not: one extent, behind those that have been recorded. */
 static int get_changes(struct snap_volume *vol, struct snap_nl_dump *d, u64 end, struct snapdiff_extent *out, u32 max)
 {
-	u64 known = min(end, d->grown);
+	u64 known = end > d->grown ? round_down(d->grown, (u64)vol->chunk_sectors << SECTOR_SHIFT) : end;
 	int n = d->pos < known ? snap_store_changes(vol, d->g1, d->g2, &d->pos, known, out, max) : 0;
 
 	if (n || d->pos >= end)
