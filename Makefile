@@ -6,6 +6,7 @@
 # make check         every test; make unit, make sim, make fuzz: parts of it
 # make demo          the tour; make bench: the measurements
 # make bench-store   what the store costs as it grows (RECORDS=100000000 takes a while)
+# make bench-stall   the longest pause of writers while space is reclaimed (MIB=8192 ROUNDS=3)
 # make kernels       build or fetch all guest kernels
 # make install       DESTDIR, PREFIX; the module goes to DKMS's source directory
 #
@@ -78,7 +79,7 @@ bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 
-.PHONY: all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
+.PHONY: bench-stall all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
 	demo lint install install-module clean checkpatch
 all: programs tools
 programs: $(bins) $(nbdkit_plugin)
@@ -251,6 +252,10 @@ RECORDS ?= 2000000
 bench-store: $(B)/tests/bench/store
 	@mkdir -p $(B)/bench
 	@$(B)/tests/bench/store --records $(RECORDS) --dir $(B)/bench --json $(B)/bench/store.json $(SECTIONS)
+
+# The longest pause of writers while space is reclaimed; alone on the machine.
+bench-stall: all
+	@tests/vm/guest --kernel $(or $(KERNEL),uml-6.1) --mem 3G --timeout 1200 -- env MIB=$(MIB) ROUNDS=$(ROUNDS) tests/bench/stall.sh
 
 kernels:
 	@tests/vm/kernel --all
