@@ -89,6 +89,8 @@ static int changes_check(struct snap_volume *vol, struct snap_nl_dump *d, u64 *e
 		size = gen.size;
 	}
 	*end = min(d->end, size);
+	/* If it has grown: from the chunk on that the older end cuts. */
+	d->grown = d->grown < size ? round_down(d->grown, (u64)vol->chunk_sectors << SECTOR_SHIFT) : U64_MAX;
 	return err;
 }
 
