@@ -263,8 +263,8 @@ static void print_receipt(const struct backup *b)
 	if (b->published)
 		fprintf(f, "%s: was there already, manifest %s\n", s->name, hash);
 	else
-		fprintf(f, "%s: %s, %llu bytes changed, %llu sent in %llu frames, manifest %s\n", s->name, base,
-			(unsigned long long)b->plan.bytes, (unsigned long long)b->client.chan.bytes_out,
+		fprintf(f, "%s: %s, %llu bytes%s, %llu sent in %llu frames, manifest %s\n", s->name, base,
+			(unsigned long long)b->plan.bytes, b->base.number ? " changed" : "", (unsigned long long)b->client.chan.bytes_out,
 			(unsigned long long)b->sent.frames, hash);
 }
 

@@ -3,7 +3,7 @@
  * A generation: its map and changes over netlink, its bytes through /dev/snapvirtN.
  *
  * The generation is pinned from start to close, so that a full differential volume drops others first and nobody
- * deletes it; it is activated if it was not, and only then deactivated at the end.
+ * deletes it; it is activated if it was not, and only then deactivated at the end. If this process is killed, the next one does that (claim.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "claim.h"
 #include "netlink.h"
 #include "source.h"
 
@@ -19,7 +20,7 @@ struct virt {
 	struct source s;
 	struct snap_nl *nl;
 	char volume[SNAP_VOLUME_BUF];
-	int index, fd;
+	int index, fd, claim;
 	bool pinned, activated;
 };
 
@@ -78,9 +79,13 @@ static int virt_start(struct source *s, struct sm_err *e)
 	char path[64];
 	int err;
 
+	claim_sweep(v->nl);
 	err = snap_nl_gen(v->nl, v->volume, s->number, &g, &se);
 	if (err)
 		return from_snap(e, &se, err);
+	v->claim = claim_take(v->volume, s->number, g.uuid, !(g.flags & SNAPDIFF_GEN_F_PINNED), g.virt_index == SNAP_NO_VIRT, e);
+	if (v->claim < 0)
+		return v->claim;
 	if (!(g.flags & SNAPDIFF_GEN_F_PINNED)) {
 		err = snap_nl_pin(v->nl, v->volume, s->number, true, &se);
 		if (err)
@@ -149,6 +154,9 @@ static void let_go(struct virt *v)
 	if (v->pinned)
 		snap_nl_pin(v->nl, v->volume, v->s.number, false, NULL);
 	v->pinned = false;
+	if (v->claim >= 0)
+		claim_drop(v->claim, v->s.uuid);
+	v->claim = -1;
 }
 
 static int virt_bookmark(struct source *s, struct sm_err *e)
@@ -242,7 +250,7 @@ int source_volume(const char *name, uint32_t number, struct source **s, struct s
 		return sm_fail(e, -ENOMEM, "no memory");
 	v->s.ops = &virt_ops;
 	v->s.number = number;
-	v->fd = -1;
+	v->fd = v->claim = -1;
 	err = snap_nl_open(&v->nl, &se);
 	if (!err && name && strlen(name) >= sizeof(v->volume))
 		err = snap_err_set(&se, -EINVAL, name, "name too long");

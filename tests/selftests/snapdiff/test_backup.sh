@@ -88,6 +88,26 @@ full()
 	take 1 && backup 1 && stored 1
 }
 
+# A backup that waits for the reader of its pipe: alive, nobody touches what it has; killed, the next one takes it back.
+killed()
+{
+	local pid
+
+	mkfifo /tmp/fifo
+	snapbackup vol --gen 1 --dest /tmp/fifo -q &
+	pid=$!
+	for _ in $(seq 100); do
+		! idle 1 && [ -e /dev/snapvirt0 ] && break
+		sleep 0.1
+	done
+	run snapbackup vol --gen 1 --dest 127.0.0.1 -q
+	[ $rc = 5 ] && [[ $out == *"is being backed up already"* ]] && ! idle 1 || return 1
+	kill -9 $pid
+	wait $pid 2> /dev/null
+	! idle 1 || return 1
+	works snapbackup vol --gen 1 --dest 127.0.0.1 -q && [[ $out == *"taken back"* ]] && idle 1 && [ -z "$(ls /run/snapdiff)" ]
+}
+
 # 300 scattered blocks: them and at most 2 %
 increment()
 {
@@ -226,6 +246,7 @@ snapctl attach vol /dev/mapper/odd "$DISK2" --format > /dev/null || exit 1
 snapmedia init $REPO && start_server || exit 1
 ok "full over TCP, restored" full
 ok "nothing is left active or pinned" idle 1
+ok "killed: the next backup takes back what it left" killed
 ok "increment: what changed and at most 2 %" increment
 ok "increment on a bookmark; --keep bookmark" bookmark_as_base
 ok "it is a bookmark now" kept_as_bookmark
