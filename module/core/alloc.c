@@ -152,7 +152,7 @@ int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page)
 
 	if (!g->page) {
 		evict_some(a);
-		p = sd_malloc(sizeof(*p));
+		p = sd_malloc_sure(sizeof(*p));
 		if (!p)
 			return -ENOMEM;
 		p->pending = 0;

@@ -144,7 +144,7 @@ int sd_blocks_add(struct sd_blocks *l, u64 addr, u64 nr)
 	}
 	if (l->nr == l->cap) {
 		u32 cap = l->cap ? 2 * l->cap : 64;
-		struct sd_blockrange *r = sd_malloc(cap * sizeof(*r));
+		struct sd_blockrange *r = sd_malloc_sure(cap * sizeof(*r));
 
 		if (!r)
 			return -ENOMEM;

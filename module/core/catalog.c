@@ -146,11 +146,11 @@ u32 sd_cat_count(struct sd_store *s, u32 type)
 
 static struct sd_cat_leaf *leaf_alloc(void)
 {
-	struct sd_cat_leaf *l = sd_zalloc(sizeof(*l));
+	struct sd_cat_leaf *l = sd_zalloc_sure(sizeof(*l));
 
 	if (!l)
 		return NULL;
-	l->b = sd_zalloc(SD_BLOCK_SIZE);
+	l->b = sd_zalloc_sure(SD_BLOCK_SIZE);
 	if (!l->b) {
 		sd_free(l);
 		return NULL;
@@ -176,7 +176,7 @@ static int leaf_insert(struct sd_catalog *c, u32 at, struct sd_cat_leaf *l)
 		return -ENOSPC;
 	if (c->nr == c->cap) {
 		u32 cap = c->cap ? 2 * c->cap : 16;
-		struct sd_cat_leaf **p = sd_malloc(cap * sizeof(*p));
+		struct sd_cat_leaf **p = sd_malloc_sure(cap * sizeof(*p));
 
 		if (!p)
 			return -ENOMEM;
@@ -341,9 +341,9 @@ static int resize_index(struct sd_store *s, u32 nr)
 		if (err)
 			return err;
 	}
-	addr = sd_zalloc(nr * sizeof(*addr));
-	txid = sd_zalloc(nr * sizeof(*txid));
-	step = sd_zalloc(nr * sizeof(*step));
+	addr = sd_zalloc_sure(nr * sizeof(*addr));
+	txid = sd_zalloc_sure(nr * sizeof(*txid));
+	step = sd_zalloc_sure(nr * sizeof(*step));
 	if (!addr || !txid || !step) {
 		sd_free(addr);
 		sd_free(txid);

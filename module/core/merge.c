@@ -289,7 +289,7 @@ static int note_shrink(struct sd_merge *m, u32 gen)
 	}
 	if (m->nr_shrink == m->cap_shrink) {
 		u32 cap = m->cap_shrink ? 2 * m->cap_shrink : 64;
-		void *p = sd_malloc(cap * sizeof(*m->shrink));
+		void *p = sd_malloc_sure(cap * sizeof(*m->shrink));
 
 		if (!p)
 			return -ENOMEM;

@@ -12,7 +12,7 @@
 
 struct sd_run *sd_run_alloc(u32 nr_segs)
 {
-	struct sd_run *r = sd_zalloc(sizeof(*r) + nr_segs * sizeof(struct sd_segment));
+	struct sd_run *r = sd_zalloc_sure(sizeof(*r) + nr_segs * sizeof(struct sd_segment));
 
 	if (r) {
 		refcount_set(&r->ref, 1);
@@ -299,9 +299,9 @@ int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const st
 	b->txid = b->seg.txid = txid;
 	b->space = space;
 	b->cap_fence = DIV_ROUND_UP(max_records, SD_LEAF_RECORDS) + 1;
-	b->fence = sd_malloc(b->cap_fence * sizeof(*b->fence));
-	b->leaf = sd_zalloc(SD_BLOCK_SIZE);
-	b->buf = sd_malloc(BUF_BLOCKS * SD_BLOCK_SIZE);
+	b->fence = sd_malloc_sure(b->cap_fence * sizeof(*b->fence));
+	b->leaf = sd_zalloc_sure(SD_BLOCK_SIZE);
+	b->buf = sd_malloc_sure(BUF_BLOCKS * SD_BLOCK_SIZE);
 	if (b->fence && b->leaf && b->buf)
 		return 0;
 	sd_builder_exit(b);

@@ -55,7 +55,7 @@ int sd_super_write(struct sd_store *s, const struct sd_disk_super *d, u64 txid)
  */
 int sd_super_write_now(struct sd_store *s)
 {
-	struct sd_disk_super *d = sd_malloc(SD_BLOCK_SIZE), *last = sd_malloc(SD_BLOCK_SIZE);
+	struct sd_disk_super *d = sd_malloc_sure(SD_BLOCK_SIZE), *last = sd_malloc_sure(SD_BLOCK_SIZE);
 	int err = d && last ? sd_super_read(s, last) : -ENOMEM;
 
 	if (!err) {
@@ -165,7 +165,7 @@ static int check_super(struct sd_store *s, const struct sd_disk_super *d)
 
 int sd_super_read(struct sd_store *s, struct sd_disk_super *d)
 {
-	struct sd_disk_super *b = sd_malloc(SD_BLOCK_SIZE);
+	struct sd_disk_super *b = sd_malloc_sure(SD_BLOCK_SIZE);
 	int err[2];
 
 	if (!b)

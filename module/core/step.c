@@ -21,7 +21,7 @@ int sd_writes_add(struct sd_writes *w, u64 addr, void **buf)
 {
 	if (w->nr == w->cap) {
 		u32 cap = w->cap ? 2 * w->cap : 32;
-		struct sd_write *p = sd_malloc(cap * sizeof(*p));
+		struct sd_write *p = sd_malloc_sure(cap * sizeof(*p));
 
 		if (!p)
 			return -ENOMEM;
@@ -31,7 +31,7 @@ int sd_writes_add(struct sd_writes *w, u64 addr, void **buf)
 		w->w = p;
 		w->cap = cap;
 	}
-	*buf = sd_zalloc(SD_BLOCK_SIZE);
+	*buf = sd_zalloc_sure(SD_BLOCK_SIZE);
 	if (!*buf)
 		return -ENOMEM;
 	w->w[w->nr].addr = addr;
@@ -347,7 +347,7 @@ int sd_step_prepare(struct sd_step *st)
 		err = sd_cat_encode(s, st->txid, &st->writes);
 	if (err)
 		return err;
-	st->super = sd_zalloc(SD_BLOCK_SIZE);
+	st->super = sd_zalloc_sure(SD_BLOCK_SIZE);
 	if (!st->super)
 		return -ENOMEM;
 	sd_super_encode(s, st->super);

@@ -33,6 +33,20 @@ static inline void *sd_malloc(size_t size)
 	return kvmalloc(size, GFP_KERNEL);
 }
 
+/*
+ * Where there is no way back: a transaction that is being prepared or written, a commit. What is asked for is small, and soon given back; the alternative is a store that
+ * fails for lack of memory.
+ */
+static inline void *sd_zalloc_sure(size_t size)
+{
+	return kvzalloc(size, GFP_KERNEL | __GFP_NOFAIL);
+}
+
+static inline void *sd_malloc_sure(size_t size)
+{
+	return kvmalloc(size, GFP_KERNEL | __GFP_NOFAIL);
+}
+
 static inline void sd_free(const void *p)
 {
 	kvfree(p);

@@ -11,11 +11,11 @@
 
 struct sd_version *sd_version_alloc(struct sd_store *s, u32 nr_runs)
 {
-	struct sd_version *v = sd_zalloc(sizeof(*v));
+	struct sd_version *v = sd_zalloc_sure(sizeof(*v));
 
 	if (!v)
 		return NULL;
-	v->runs = sd_zalloc((nr_runs + 1) * sizeof(*v->runs));
+	v->runs = sd_zalloc_sure((nr_runs + 1) * sizeof(*v->runs));
 	if (!v->runs) {
 		sd_free(v);
 		return NULL;

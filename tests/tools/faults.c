@@ -10,6 +10,7 @@
  *     drop     every write is acknowledged and not done       random   one I/O in eight fails (fail_make_request)
  *     range    (diff) 1 MiB fails where the next data goes    body     (diff) every write fails but to the superblocks
  *     dust     (primary) every eighth block cannot be read until it is written (dm-dust)
+ *     memory   (diff) every fourth allocation of the volume's own threads fails (failslab, fail_page_alloc)
  *   --permanent   it lasts until the volume has been detached; else it ends under load
  *
  * Stack: PRIMARY and DIFF ─ dm-linear "low" ─ the device whose table is exchanged ─ dm-linear "top" ─ the volume. The difference between what
@@ -155,6 +156,63 @@ static unsigned int seconds(void)
 	return t.tv_sec;
 }
 
+static void put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+		broken("%s: %s", path, strerror(errno));
+	close(fd);
+}
+
+/* ---- memory ---- */
+
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+#define FAIL_PAGES	"/sys/kernel/debug/fail_page_alloc/"
+#define MANY		"1000000"
+
+static void memory_prepare(void)
+{
+	static const char * const dirs[] = { FAILSLAB, FAIL_PAGES };
+	static const char * const set[][2] = {
+		{ "verbose", "0" }, { "task-filter", "Y" }, { "ignore-gfp-wait", "N" }, { "times", MANY }, { "probability", "25" },
+	};
+	char path[96];
+	unsigned int i, k;
+
+	for (i = 0; i < 2; i++)
+		for (k = 0; k < 5; k++) {
+			snprintf(path, sizeof(path), "%s%s", dirs[i], set[k][0]);
+			put(path, set[k][1]);
+		}
+	put(FAIL_PAGES "min-order", "0");
+}
+
+/* The copy worker and the background thread. */
+static void memory_faults(bool on)
+{
+	if (shell("n=0; for p in $(pgrep '^snapdiff(_bg)?/" NAME "'); do echo %d >/proc/$p/make-it-fail && n=$((n + 1)); done; [ $n = 2 ]", on))
+		broken("where are the volume's threads?");
+}
+
+static int64_t memory_count(void)
+{
+	static const char * const files[] = { FAILSLAB "times", FAIL_PAGES "times" };
+	int64_t n = 0;
+	unsigned int i;
+	int left;
+	FILE *f;
+
+	for (i = 0; i < 2; i++) {
+		f = fopen(files[i], "r");
+		if (!f || fscanf(f, "%d", &left) != 1)
+			broken("%s", files[i]);
+		fclose(f);
+		n += atoi(MANY) - left;
+	}
+	return n;
+}
+
 static bool is(const char *fault)
 {
 	return !strcmp(fl.fault, fault);
@@ -277,15 +335,6 @@ static uint64_t data_end(void)
 	return most / SECTOR;
 }
 
-static void put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
-		broken("%s: %s", path, strerror(errno));
-	close(fd);
-}
-
 static void sysfs_of(const char *name, const char *file, char *path, size_t len)
 {
 	struct dm_task *dmt = dm_task_create(DM_DEVICE_INFO);
@@ -352,6 +401,8 @@ static void fault_prepare(void)
 		put("/sys/kernel/debug/fail_make_request/probability", "12");
 		put("/sys/kernel/debug/fail_make_request/verbose", "0");
 		put("/sys/kernel/debug/fail_make_request/times", "-1");
+	} else if (is("memory")) {
+		memory_prepare();
 	} else if (is("dust")) {
 		dm_must(DM_DEVICE_TARGET_MSG, upper(), "quiet");
 		for (b = 3; b < fl.bytes / 4096; b += 8) {
@@ -367,6 +418,8 @@ static void fault_begin(void)
 {
 	if (is("random"))
 		random_faults(true);
+	else if (is("memory"))
+		memory_faults(true);
 	else if (is("dust"))
 		dm_must(DM_DEVICE_TARGET_MSG, upper(), "enable");
 	else
@@ -377,7 +430,7 @@ static void heal_prepare(void)
 {
 	struct target t = target(0, size_of(fl.on_diff ? fl.diff : fl.primary), "linear", "/dev/mapper/%s 0", lower());
 
-	if (!is("random") && !is("dust"))
+	if (!is("random") && !is("dust") && !is("memory"))
 		dm_load(upper(), &t, 1);
 }
 
@@ -385,6 +438,8 @@ static void fault_end(void)
 {
 	if (is("random"))
 		random_faults(false);
+	else if (is("memory"))
+		memory_faults(false);
 	else if (is("dust"))
 		dm_must(DM_DEVICE_TARGET_MSG, upper(), "disable");
 	else
@@ -956,10 +1011,10 @@ static void expectation(void)
 	}
 	/* No fault of the diff is seen by who writes to the volume. */
 	w->write_errors = NEVER;
-	w->read_errors = true;
+	w->read_errors = !is("memory");
 	if (is("error") || is("writes") || is("body"))
 		w->lost = ALWAYS;
-	else if (is("range"))
+	else if (is("range") || is("memory"))
 		w->lost = NEVER;
 	else
 		w->lost = MAYBE;
@@ -975,7 +1030,11 @@ static void check_expected(void)
 		wrong("the generations are %s", lost ? "lost" : "live");
 	if ((errors && fl.want.write_errors == NEVER) || (!errors && fl.want.write_errors == ALWAYS))
 		wrong("%u writes to the volume failed", errors);
-	if (is("corrupt") ? !atomic_load(&fl.gen_errors) : !fl.injected_reads && !fl.injected_writes)
+	if (is("memory") && (!memory_count() || atomic_load(&fl.gen_errors)))
+		wrong("%lld allocations failed, %u reads of generations", (long long)memory_count(), atomic_load(&fl.gen_errors));
+	if (is("memory"))
+		printf("# %lld allocations failed\n", (long long)memory_count());
+	else if (is("corrupt") ? !atomic_load(&fl.gen_errors) : !fl.injected_reads && !fl.injected_writes)
 		wrong("no fault was met");
 }
 

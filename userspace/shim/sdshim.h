@@ -120,6 +120,17 @@ static inline void *sd_zalloc(size_t size)
 	return p;
 }
 
+/* In the kernel these do not fail; here there is nothing that could go wrong half-way but the program itself. */
+static inline void *sd_malloc_sure(size_t size)
+{
+	return sd_malloc(size);
+}
+
+static inline void *sd_zalloc_sure(size_t size)
+{
+	return sd_zalloc(size);
+}
+
 static inline void sd_free(const void *p) { free((void *)p); }
 static inline u64 sd_div64(u64 a, u32 b) { return a / b; }
 

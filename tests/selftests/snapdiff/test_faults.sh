@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # kernels: uml-6.1 uml-6.12-debug
 # timeout: 300
+# disks: 4M 24M
 #
 # The matrix of faults: under primary and diff, reads and writes, transient and permanent, one writer that waits and a flood. What is looked
 # at in each cell stands at the top of tests/tools/faults.c.
@@ -10,10 +11,12 @@
 
 cell()		# UNDER FAULT LOAD [OPTION]...
 {
-	local name="$1 $2 $3 ${*:4}"
+	local name="$1 $2 $3 ${*:4}" primary=/dev/fltp diff=/dev/fltd
 
 	null_disk fltp 4 && null_disk fltd 24 || return 1
-	out=$(faults --under "$1" --fault "$2" --load "$3" "${@:4}" /dev/fltp /dev/fltd 2>&1)
+	# null_blk allocates in the thread that writes: its own failures would be no lack of memory of ours
+	[ "$2" != memory ] || { primary=$DISK1 diff=$DISK2; }
+	out=$(faults --under "$1" --fault "$2" --load "$3" "${@:4}" $primary $diff 2>&1)
 	rc=$?
 	grep '^#' <<<"$out"
 	if [ $rc -ne 0 ]; then
@@ -53,6 +56,8 @@ for under in primary diff; do
 	ok "$under: random, flood, permanent" cell $under random flood --permanent
 	ok "$under: error, flood, permanent" cell $under error flood --permanent
 done
+ok "memory, sync" cell diff memory sync
+ok "memory, flood" cell diff memory flood
 ok "diff: corrupt, flood" cell diff corrupt flood
 ok "diff: range, flood" cell diff range flood
 ok "primary: dust, flood" cell primary dust flood
