@@ -24,12 +24,12 @@
  *
  * A full diff (DESIGN §6), by policy:
  *
- *                        95 % used                                        no room for a copy
+ *                        90 % used                                        no room for a copy
  *     drop-oldest        oldest live one, as long as another stays        oldest live one
  *     drop-all           nothing                                          all live ones
  *     fail-snapshots     nothing                                          all live ones
  *
- *   Pinned and active ones go last, and never at 95 %. drop-all gives up the space in one go; fail-snapshots says in addition that nothing recorded since is to be trusted as a base
+ *   Pinned and active ones go last, and never at 90 %. drop-all gives up the space in one go; fail-snapshots says in addition that nothing recorded since is to be trusted as a base
  *   for increments (changes unknown), as a full dm-snapshot does.
  */
 #include <linux/blkdev.h>

@@ -16,7 +16,7 @@ shadow_run()
 	rc=$?
 	echo "$out" | grep '^#'
 	if [ $rc -ne 0 ]; then
-		snapctl deactivate --all >/dev/null 2>&1
+		for d in /dev/snapvirt*; do snapctl deactivate "$d"; done >/dev/null 2>&1
 		snapctl detach shadow >/dev/null 2>&1
 		dmsetup remove_all --force >/dev/null 2>&1
 	fi
