@@ -212,7 +212,7 @@ static struct window *window_get_free(struct snap_bits *bits)
 
 	if (bits->nr >= bits->max)
 		call_rcu(&evict(bits)->rcu, window_free_rcu);
-	w = window_alloc(GFP_NOWAIT | __GFP_NOWARN);
+	w = window_alloc(GFP_NOWAIT | __GFP_NOWARN | __GFP_NOMEMALLOC);
 	if (w)
 		return w;
 	if (!bits->spare) {

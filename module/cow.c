@@ -289,7 +289,7 @@ static void house_room(struct snap_cow *cow, bool last_resort)
 static void house_work(struct work_struct *work)
 {
 	struct snap_cow *cow = container_of(work, struct snap_cow, house_work);
-	unsigned int noio = memalloc_noio_save();
+	unsigned int noio = snap_memalloc_save();
 
 	if (test_and_clear_bit(SNAP_HOUSE_FAILED, &cow->house_flags))
 		snap_event(cow->vol, SNAPDIFF_EVENT_STORE_FAILED, 0, -cow->fail_err, cow->fail_what);
@@ -301,7 +301,7 @@ static void house_work(struct work_struct *work)
 		snap_gen_check_space(cow->vol);
 	if (test_and_clear_bit(SNAP_HOUSE_BAD, &cow->house_flags))
 		snap_event(cow->vol, SNAPDIFF_EVENT_BAD_CHUNK, 0, EIO, "a part of the primary could not be read before it was overwritten");
-	memalloc_noio_restore(noio);
+	snap_memalloc_restore(noio);
 }
 
 /* ---- deferred writes --------------------------------------------------------------------------- */
@@ -600,7 +600,7 @@ static bool in_a_hurry(struct snap_cow *cow)
 static int worker(void *data)
 {
 	struct snap_cow *cow = data;
-	unsigned int noio = memalloc_noio_save();
+	unsigned int noio = snap_memalloc_save();
 
 	while (!kthread_should_stop()) {
 		work(cow);
@@ -612,7 +612,7 @@ static int worker(void *data)
 			yield();
 	}
 	WARN_ON_ONCE(!list_empty(&cow->deferred) || !list_empty(&cow->writing) || cow->chunks);
-	memalloc_noio_restore(noio);
+	snap_memalloc_restore(noio);
 	return 0;
 }
 

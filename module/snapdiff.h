@@ -28,6 +28,7 @@
 #include <linux/list.h>
 #include <linux/device-mapper.h>
 #include <linux/netlink.h>
+#include <linux/sched/mm.h>
 #include "uapi/linux/snapdiff.h"
 #include "compat.h"
 #include "crc.h"
@@ -144,6 +145,21 @@ struct snap_gen {		/* mirrors the core's descriptor */
 	u8 uuid[SNAPDIFF_UUID_SIZE];
 	char label[SNAPDIFF_LABEL_MAX + 1];
 };
+
+/*
+ * For threads that others wait for when memory is short, and for who holds what such a thread needs: nothing waits for reclaim (which may wait for them), and small things may
+ * come from the reserves. What is large or many has a pool, or asks with __GFP_NOMEMALLOC. Nests.
+ */
+static inline unsigned int snap_memalloc_save(void)
+{
+	return memalloc_noio_save() | memalloc_noreclaim_save();
+}
+
+static inline void snap_memalloc_restore(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags & PF_MEMALLOC);
+	memalloc_noio_restore(flags & PF_MEMALLOC_NOIO);
+}
 
 struct snap_summary { u32 highest, newest_live, newest_kept; };
 

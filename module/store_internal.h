@@ -24,7 +24,7 @@ struct snap_store {
 	struct snap_volume *vol;
 	struct sd_store *core;		/* NULL once closed; changes under @alive */
 	struct rw_semaphore alive;	/* held for reading by calls of the control path */
-	struct mutex lock;		/* the core's [M] calls; inside memalloc_noio */
+	struct mutex lock;		/* the core's [M] calls; inside snap_memalloc_save() */
 	struct mutex changes;		/* one change of the generations at a time; outside of @lock */
 	struct mutex stepping;		/* one step of the core's background work at a time; outside of @lock, inside @changes */
 	spinlock_t version_lock;	/* irq; leaf: the swap of the core's current version */
@@ -56,16 +56,16 @@ struct snap_store {
 	u64 copied;			/* blocks, the same; under @lock */
 };
 
-/* The core's lock, and no allocation below it that could wait for the primary. */
+/* The core's lock, and no allocation below it that waits for reclaim: the copy worker takes it, and reclaim may wait for that. */
 static inline unsigned int snap_store_lock(struct snap_store *s)
 {
 	mutex_lock(&s->lock);
-	return memalloc_noio_save();
+	return snap_memalloc_save();
 }
 
 static inline void snap_store_unlock(struct snap_store *s, unsigned int noio)
 {
-	memalloc_noio_restore(noio);
+	snap_memalloc_restore(noio);
 	mutex_unlock(&s->lock);
 }
 

@@ -207,7 +207,7 @@ static bool work_once(struct snap_store *s, enum sd_work work, bool urgent, bool
 static int background(void *data)
 {
 	struct snap_store *s = data;
-	unsigned int noio = memalloc_noio_save();
+	unsigned int noio = snap_memalloc_save();
 	bool forced = false;
 
 	while (!kthread_should_stop()) {
@@ -232,7 +232,7 @@ static int background(void *data)
 			forced = false;
 		}
 	}
-	memalloc_noio_restore(noio);
+	snap_memalloc_restore(noio);
 	return 0;
 }
 
