@@ -83,6 +83,7 @@ struct snap_volume {
 	u64 memory;			/* bytes that the volume may have in the kernel; shared out where it is opened */
 	bool accept_changed;		/* the next attach may give the generations up; under control */
 	bool trust_primary;		/* the next attach makes no generation suspect; the same */
+	bool overtaken;			/* the primary was written after the store had failed */
 	struct mutex control;		/* one generation operation at a time */
 	struct snap_store *store;
 	struct snap_gate *gate;

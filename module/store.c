@@ -851,7 +851,7 @@ void snap_store_close(struct snap_volume *vol, bool clean)
 
 	if (err)
 		DMWARN("%s: detached without a checkpoint (error %d)", vol->name, err);
-	if (s->failed)
+	if (s->failed && READ_ONCE(vol->overtaken))
 		remember_failure(s);
 	down_write(&s->alive);
 	sd_close(s->core);

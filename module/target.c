@@ -92,8 +92,13 @@ static int snapdiff_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *
 	struct snap_pbio *pb = snap_bio_pbio(bio);
 
 	if (pb->inside) {
+		struct snap_volume *vol = ((struct snap_table *)ti->private)->vol;
+
+		/* From now on it matters that the store remembers its failure; until then it is as after a crash. */
+		if (!*error && unlikely(snap_store_failed(vol->store)))
+			WRITE_ONCE(vol->overtaken, true);
 		pb->inside = false;
-		snap_gate_leave(((struct snap_table *)ti->private)->vol->gate);
+		snap_gate_leave(vol->gate);
 	}
 	return DM_ENDIO_DONE;
 }
