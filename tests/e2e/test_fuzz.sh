@@ -3,11 +3,11 @@
 # timeout: 900
 #
 # libFuzzer over what reads disks, netlink and streams: every input of the corpus again, then FUZZ_SECONDS (60) of new ones for each
-# target, two targets at a time. Inputs that fail are left in build/fuzz/: fix the bug and put them into the corpus.
+# target, two targets at a time, from the same seed every time (FUZZ_SEED=0: another one). Inputs that fail are left in build/fuzz/: fix the bug and put them into the corpus.
 
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-seconds=${FUZZ_SECONDS:-60}
+seconds=${FUZZ_SECONDS:-60} seed=${FUZZ_SEED:-1}
 targets="fuzz_open fuzz_read fuzz_repair fuzz_netlink fuzz_media"
 out=build/fuzz n=0 failed=0
 
@@ -36,7 +36,7 @@ ok()	# NAME LOG STATUS
 fuzz()	# TARGET: new inputs go to build/
 {
 	mkdir -p "$out/found/$1"
-	"$out/$1" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=262144 -print_final_stats=1 -detect_leaks=0 \
+	"$out/$1" -seed="$seed" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=262144 -print_final_stats=1 -detect_leaks=0 \
 		-artifact_prefix="$out/$1-" "$out/found/$1" "$(corpus_of "$1")" > "$out/$1.log" 2>&1
 }
 

@@ -517,7 +517,9 @@ static int fill_virt(struct nlmsghdr *nlh, void *element)
 
 static int compare_virts(const void *a, const void *b)
 {
-	return ((const struct snap_virt *)a)->index - ((const struct snap_virt *)b)->index;
+	uint32_t x = ((const struct snap_virt *)a)->index, y = ((const struct snap_virt *)b)->index;
+
+	return (x > y) - (x < y);
 }
 
 int snap_nl_virts(struct snap_nl *nl, const char *volume, struct snap_virt **virts, size_t *n,
