@@ -350,14 +350,9 @@ void sm_generation_done(struct sm_generation *g)
 
 /* ---- lists ---- */
 
-struct numbers {
-	uint32_t *v;
-	size_t nr, room;
-};
-
 static int add_number(const char *name, void *arg)
 {
-	struct numbers *n = arg;
+	struct sm_numbers *n = arg;
 	unsigned int number;
 	char tail;
 
@@ -383,20 +378,28 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generations *g, struct sm_err *e)
+int sm_repo_numbers(struct sm_repo *r, const char *vid, struct sm_numbers *n, struct sm_err *e)
 {
 	char prefix[SM_KEY_MAX];
-	struct numbers n = { 0 };
+	int err;
+
+	memset(n, 0, sizeof(*n));
+	snprintf(prefix, sizeof(prefix), "volumes/%s/manifests", vid);
+	err = r->store->ops->list(r->store, prefix, add_number, n, e);
+	if (!err && n->nr)
+		qsort(n->v, n->nr, sizeof(*n->v), by_number);
+	return err;
+}
+
+int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generations *g, struct sm_err *e)
+{
+	struct sm_numbers n;
 	int err;
 
 	memset(g, 0, sizeof(*g));
-	snprintf(prefix, sizeof(prefix), "volumes/%s/manifests", vid);
-	err = r->store->ops->list(r->store, prefix, add_number, &n, e);
-	if (!err) {
-		if (n.nr)
-			qsort(n.v, n.nr, sizeof(*n.v), by_number);
+	err = sm_repo_numbers(r, vid, &n, e);
+	if (!err)
 		g->v = calloc(n.nr + 1, sizeof(*g->v));
-	}
 	if (!err && !g->v)
 		err = sm_fail(e, -ENOMEM, "no memory");
 	for (size_t i = 0; !err && i < n.nr; i++) {

@@ -58,6 +58,14 @@ void sm_generation_done(struct sm_generation *g);
 bool sm_client_valid(const char *client);
 void sm_volume_id(const char *client, const uint8_t volume[SM_UUID], char vid[SM_VID_TEXT]);
 
+/* Numbers of the generations that have a manifest, ascending. */
+struct sm_numbers {
+	uint32_t *v;
+	size_t nr, room;
+};
+/* The caller frees n->v, also after an error. */
+int sm_repo_numbers(struct sm_repo *r, const char *vid, struct sm_numbers *n, struct sm_err *e);
+
 /* Generations of one volume, ascending number; the caller frees with sm_generations_free(). */
 struct sm_generations {
 	struct sm_generation *v;

@@ -82,39 +82,6 @@ static void save_cache(const struct sm_repo *r, const char *vid, const struct fi
 		unlink(tmp);
 }
 
-struct numbers {
-	uint32_t *v;
-	size_t nr, room;
-};
-
-static int add_number(const char *name, void *arg)
-{
-	struct numbers *n = arg;
-	unsigned int number;
-	char tail;
-
-	if (sscanf(name, "%10u.manifes%c", &number, &tail) != 2 || strlen(name) != 19)
-		return 0;
-	if (n->nr == n->room) {
-		size_t room = n->room ? 2 * n->room : 64;
-		void *v = realloc(n->v, room * sizeof(*n->v));
-
-		if (!v)
-			return -ENOMEM;
-		n->v = v;
-		n->room = room;
-	}
-	n->v[n->nr++] = number;
-	return 0;
-}
-
-static int by_number(const void *a, const void *b)
-{
-	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 static int read_manifest(struct sm_repo *r, const char *vid, uint32_t number, struct file_entry *x, struct sm_err *e)
 {
 	struct sm_generation g;
@@ -143,7 +110,7 @@ static void take(struct sm_brief *b, const struct file_entry *x)
 }
 
 /* Both lists ascend: one pass. @fresh gets what the cache should be. */
-static int merge(struct sm_repo *r, const char *vid, const struct numbers *n, const struct file_entry *old, size_t nr_old,
+static int merge(struct sm_repo *r, const char *vid, const struct sm_numbers *n, const struct file_entry *old, size_t nr_old,
 		 struct file_entry *fresh, struct sm_briefs *b, struct sm_err *e)
 {
 	const struct sm_store_ops *ops = r->store->ops;
@@ -181,18 +148,14 @@ static int merge(struct sm_repo *r, const char *vid, const struct numbers *n, co
 int sm_briefs_load(struct sm_repo *r, const char *vid, struct sm_briefs *b, struct sm_err *e)
 {
 	struct file_entry *old, *fresh = NULL;
-	struct numbers n = { 0 };
-	char prefix[SM_KEY_MAX];
+	struct sm_numbers n;
 	size_t nr_old;
 	int err;
 
 	memset(b, 0, sizeof(*b));
-	snprintf(prefix, sizeof(prefix), "volumes/%s/manifests", vid);
-	err = r->store->ops->list(r->store, prefix, add_number, &n, e);
+	err = sm_repo_numbers(r, vid, &n, e);
 	old = load_cache(r, vid, &nr_old);
 	if (!err) {
-		if (n.nr)
-			qsort(n.v, n.nr, sizeof(*n.v), by_number);
 		b->v = calloc(n.nr + 1, sizeof(*b->v));
 		fresh = calloc(n.nr + 1, sizeof(*fresh));
 		err = b->v && fresh ? merge(r, vid, &n, old, nr_old, fresh, b, e) : sm_fail(e, -ENOMEM, "no memory");
