@@ -2,36 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # timeout: 120
 # A generation as an NBD disk: all of it, parts at random, its holes; and what must not happen meanwhile.
-set -u
-cd "$(dirname "$0")/../.."
-PATH=$PWD/build/bin:$PATH
-W=$(mktemp -d "${TMPDIR:-/tmp}/snapmedia.XXXXXX")
-U=6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c001
-export SNAPDIFF_STATE_DIR=$W/state
+. "$(dirname "$0")/media-lib.sh"
 NBDKIT=
 
-cleanup() {
+at_end() {
 	[ -n "$NBDKIT" ] && kill "$NBDKIT" 2>/dev/null
-	rm -rf "$W"
 }
-trap cleanup EXIT
 
 [ -e build/nbdkit-snapmedia-plugin.so ] || { echo "1..0 # SKIP no nbdkit-plugin-dev"; exit 4; }
-echo 1..7
-N=0
-ok() {		# NAME COMMAND...: one case
-	local name=$1 rc
-	shift
-	N=$((N + 1))
-	"$@" >"$W/out" 2>&1
-	rc=$?
-	if [ $rc = 0 ]; then
-		echo "ok $N $name"
-	else
-		echo "not ok $N $name"
-		sed 's/^/# /' "$W/out" | tail -20
-	fi
-}
+begin 7
 
 # Generation 3 is made of three layers, has holes, and ends inside a block; sectors of 512 it has.
 images() {

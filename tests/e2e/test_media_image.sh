@@ -1,55 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Full and increments of plain images over every carrier, interrupted and taken up, restored and compared.
-set -u
-cd "$(dirname "$0")/../.."
-PATH=$PWD/build/bin:$PATH
-W=$(mktemp -d "${TMPDIR:-/tmp}/snapmedia.XXXXXX")
-U=6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c001
-export SNAPDIFF_STATE_DIR=$W/state
-DAEMON=
-
-cleanup() {
-	[ -n "$DAEMON" ] && kill "$DAEMON" 2>/dev/null
-	rm -rf "$W"
-}
-trap cleanup EXIT
-
-echo 1..18
-N=0
-ok() {		# NAME COMMAND...: one case
-	local name=$1 rc
-	shift
-	N=$((N + 1))
-	"$@" >"$W/out" 2>&1
-	rc=$?
-	if [ $rc = 0 ]; then
-		echo "ok $N $name"
-	else
-		echo "not ok $N $name"
-		sed 's/^/# /' "$W/out" | tail -20
-	fi
-}
-
-field() {	# KEY < receipt as JSON
-	sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"
-}
-
-start_daemon() {
-	snapmediad "$W/repo" --listen 127.0.0.1:0 --foreground >"$W/port" 2>>"$W/log" &
-	DAEMON=$!
-	for _ in $(seq 100); do
-		PORT=$(sed -n 's/.*port //p' "$W/port")
-		[ -n "$PORT" ] && return 0
-		sleep 0.05
-	done
-	return 1
-}
-
-stop_daemon() {
-	kill "$DAEMON" && wait "$DAEMON"
-	DAEMON=
-}
+. "$(dirname "$0")/media-lib.sh"
+begin 18
 
 # Scattered random 4 KiB changes: COUNT of them, in a copy of FROM. Distinct blocks.
 change() {	# FROM TO COUNT BLOCKS SEED
@@ -295,7 +248,7 @@ at_once() {
 }
 
 verify() {
-	stop_daemon || return 1
+	stop || return 1
 	snapmedia verify "$W/repo" || return 1
 	local pack
 	pack=$(find "$W/repo/objects" -name '*.pack' -size +1M | head -1)
@@ -304,7 +257,7 @@ verify() {
 }
 
 make_images
-snapmedia init "$W/repo" && start_daemon || { echo "Bail out! no server"; exit 1; }
+snapmedia init "$W/repo" && start "$W/repo" --listen 127.0.0.1:0 || { echo "Bail out! no server"; exit 1; }
 ok "full over TCP, restored" full_tcp
 ok "increment over TCP: at most 2 % more than what changed" increment_tcp
 ok "increment over ssh, grown volume" increment_ssh

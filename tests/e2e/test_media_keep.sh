@@ -3,49 +3,15 @@
 # timeout: 120
 # Prune, locks and garbage collection from the command line, here and over the network, with the roles; and on a disk that
 # is full: of bytes, of files.
-set -u
-cd "$(dirname "$0")/../.."
-if [ -z "${IN_NS:-}" ]; then
-	exec env IN_NS=1 unshare --mount --net --map-root-user "$0" "$@"
-fi
-PATH=$PWD/build/bin:$PATH
-W=$(mktemp -d "${TMPDIR:-/tmp}/snapmedia.XXXXXX")
-U=6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c001
-PORT=17419
+. "$(dirname "$0")/media-lib.sh"
+in_namespace "--mount --net" "$@"
 HOST=192.0.2.1
-export SNAPDIFF_STATE_DIR=$W/state SNAPDIFF_CONFIG_DIR=$W/etc TZ=UTC
-DAEMON=
+PORT=17419
+export TZ=UTC
+begin 9
 
-cleanup() {
-	[ -n "$DAEMON" ] && kill "$DAEMON" 2>/dev/null
+at_end() {
 	umount "$W/small" 2>/dev/null
-	rm -rf "$W"
-}
-trap cleanup EXIT
-
-echo 1..9
-N=0
-ok() {		# NAME COMMAND...: one case
-	local name=$1 rc
-	shift
-	N=$((N + 1))
-	"$@" >"$W/out" 2>&1
-	rc=$?
-	if [ $rc = 0 ]; then
-		echo "ok $N $name"
-	else
-		echo "not ok $N $name"
-		sed 's/^/# /' "$W/out" | tail -20
-	fi
-}
-
-refused() {	# EXIT-STATUS TEXT COMMAND...
-	local want=$1 text=$2 rc
-	shift 2
-	"$@" 2>"$W/err"
-	rc=$?
-	cat "$W/err"
-	[ $rc = "$want" ] && grep -q "$text" "$W/err"
 }
 
 # Image N+1 has another megabyte at N megabytes than image N.
@@ -103,24 +69,9 @@ results_are_shown() {
 		refused 1 "sample" snapmedia verify "$W/repo" --sample 0
 }
 
-as() {
-	SNAPDIFF_CONFIG_DIR=$W/etc-$1 "${@:2}"
-}
-
-enroll() {	# CLIENT ROLE
-	local pin
-	pin=$(as "$1" snapbackup enroll "$HOST:$PORT" --pin "$PIN" | sed -n 's/.*--pin \([^ ]*\) .*/\1/p')
-	snapmedia client add "$1" --pin "$pin" --role "$2" --repo "$W/net"
-}
-
 over_the_network() {
-	PIN=$(snapmediad init "$W/net") && enroll nas backup && enroll boss operator && enroll eye auditor || return 1
-	snapmediad "$W/net" --listen $HOST:$PORT --foreground >"$W/port" 2>>"$W/log" &
-	DAEMON=$!
-	for _ in $(seq 100); do
-		grep -q "^listening" "$W/port" && break
-		sleep 0.05
-	done
+	PIN=$(snapmediad init "$W/net") && enroll "$W/net" nas backup && enroll "$W/net" boss operator && enroll "$W/net" eye auditor || return 1
+	start "$W/net" --listen $HOST:$PORT || return 1
 	local h="--host $HOST:$PORT"
 	as nas back $HOST:$PORT 1 && as nas back $HOST:$PORT 2 1 && as nas back $HOST:$PORT 3 2 || return 1
 	[ "$(as boss snapmedia list $h -o client,generation -n | xargs)" = "nas 1 nas 2 nas 3" ] || return 1
@@ -140,8 +91,7 @@ roles_over_the_network() {	# what each must not do, and that nothing was done
 		refused 2 "does not have the role" as nas snapmedia $verb $h || return 1
 	done
 	[ "$(find "$W/net/objects" "$W/net/keep" -type f | sort | xargs sha256sum)" = "$before" ] || return 1
-	kill $DAEMON && wait $DAEMON
-	DAEMON=
+	stop
 }
 
 small_disk() {	# OPTIONS

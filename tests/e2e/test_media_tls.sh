@@ -3,78 +3,14 @@
 # timeout: 120
 # Keys, pins and roles from the command line; addresses that are not loopback, in a network namespace of our own; what is
 # refused; limits; systemd's ways of starting a service; status page.
-set -u
-cd "$(dirname "$0")/../.."
-if [ -z "${IN_NETNS:-}" ]; then
-	exec env IN_NETNS=1 unshare --net --map-root-user "$0" "$@"
-fi
-PATH=$PWD/build/bin:$PATH
-W=$(mktemp -d "${TMPDIR:-/tmp}/snapmedia.XXXXXX")
-U=6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c001
+. "$(dirname "$0")/media-lib.sh"
+in_namespace --net "$@"
 HOST=192.0.2.1
 PORT=17419
-export SNAPDIFF_STATE_DIR=$W/state SNAPDIFF_CONFIG_DIR=$W/etc
-DAEMON=
-
-cleanup() {
-	[ -n "$DAEMON" ] && kill "$DAEMON" 2>/dev/null
-	rm -rf "$W"
-}
-trap cleanup EXIT
-
-echo 1..14
-N=0
-ok() {		# NAME COMMAND...: one case
-	local name=$1 rc
-	shift
-	N=$((N + 1))
-	"$@" >"$W/out" 2>&1
-	rc=$?
-	if [ $rc = 0 ]; then
-		echo "ok $N $name"
-	else
-		echo "not ok $N $name"
-		sed 's/^/# /' "$W/out" | tail -20
-	fi
-}
-
-start() {	# ARGUMENT...: and wait until it listens
-	: >"$W/port"
-	snapmediad "$@" --foreground >"$W/port" 2>>"$W/log" &
-	DAEMON=$!
-	for _ in $(seq 100); do
-		grep -q "^listening" "$W/port" && return 0
-		sleep 0.05
-	done
-	return 1
-}
-
-stop() {
-	kill "$DAEMON" && wait "$DAEMON"
-	DAEMON=
-}
-
-as() {		# CLIENT COMMAND...
-	SNAPDIFF_CONFIG_DIR=$W/etc-$1 "${@:2}"
-}
-
-enroll() {	# CLIENT ROLE: both sides know each other afterwards
-	local pin
-	pin=$(as "$1" snapbackup enroll "$HOST:$PORT" --pin "$PIN" --role "$2" | sed -n 's/.*--pin \([^ ]*\) .*/\1/p')
-	[ -n "$pin" ] && snapmedia client add "$1" --pin "$pin" --role "$2" --repo "$W/repo" "${@:3}"
-}
+begin 14
 
 back() {	# CLIENT GEN
 	as "$1" snapbackup --image "$W/img" --uuid "$U" --volume-name disk --gen "$2" --dest "$HOST:$PORT" -q
-}
-
-refused() {	# EXIT-STATUS TEXT COMMAND...
-	local want=$1 text=$2 rc
-	shift 2
-	"$@" 2>"$W/err"
-	rc=$?
-	cat "$W/err"
-	[ $rc = "$want" ] && grep -q "$text" "$W/err"
 }
 
 init() {
@@ -83,12 +19,12 @@ init() {
 }
 
 backup_over_tls() {
-	enroll nas backup && [ "$(stat -c %a "$W/etc-nas/client.key")" = 600 ] && start "$W/repo" --listen "$HOST:$PORT" --http 127.0.0.1:17420 &&
+	enroll "$W/repo" nas backup && [ "$(stat -c %a "$W/etc-nas/client.key")" = 600 ] && start "$W/repo" --listen "$HOST:$PORT" --http 127.0.0.1:17420 &&
 		back nas 1
 }
 
 roles() {	# each for what it must not do
-	enroll archive restore && enroll boss operator && enroll eye auditor || return 1
+	enroll "$W/repo" archive restore && enroll "$W/repo" boss operator && enroll "$W/repo" eye auditor || return 1
 	refused 2 "does not have the role" as nas snaprestore --from "$HOST:$PORT" --volume disk --gen 1 --to "$W/r" -q || return 1
 	for c in archive boss eye; do
 		refused 2 "does not have the role" back $c 5 || return 1
@@ -108,7 +44,7 @@ own_volume_comes_back() {
 unknown_and_removed() {
 	as stranger snapbackup enroll "$HOST:$PORT" --pin "$PIN" >/dev/null || return 1
 	refused 2 "does not know our key" back stranger 2 || return 1
-	enroll fired backup && back fired 2 && snapmedia client remove fired --repo "$W/repo" || return 1
+	enroll "$W/repo" fired backup && back fired 2 && snapmedia client remove fired --repo "$W/repo" || return 1
 	refused 2 "does not know our key" back fired 3
 }
 
@@ -156,7 +92,7 @@ forced_command() {	# what the entry does not allow, the command line cannot give
 }
 
 quota() {
-	enroll small backup --quota 1M || return 1
+	enroll "$W/repo" small backup --quota 1M || return 1
 	refused 6 "quota" back small 1 || return 1
 	snapmedia client set small --quota 5M --repo "$W/repo" && back small 1 || return 1
 	refused 6 "quota" as small snapbackup --image "$W/img" --uuid "$U" --gen 2 --base none --dest "$HOST:$PORT" -q >/dev/null ||
@@ -165,7 +101,7 @@ quota() {
 }
 
 sessions() {
-	enroll one backup --sessions 1 || return 1
+	enroll "$W/repo" one backup --sessions 1 || return 1
 	# A session that is held open
 	mkfifo "$W/fifo"
 	exec 9<>"$W/fifo"
