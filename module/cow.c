@@ -87,31 +87,33 @@ void snap_cow_drain(struct snap_cow *cow)
 	wait_event(cow->idle, !atomic_read(&cow->busy));
 }
 
-/* What a task with a plug has deferred so far; the plug's end, or the task's sleep, gives it to the worker: one large group instead of many small ones. */
+/*
+ * What a task with a plug has deferred so far; the plug's end, or the task's sleep, gives it to the worker: one large group instead of many small ones. It is in the plug
+ * only while it has a bio, because nothing but these bios keeps the volume, and at last this code, where they are.
+ */
 struct plugged {
 	struct blk_plug_cb cb;
 	struct list_head bios;		/* pbios */
 	unsigned int nr;
 };
 
+/* @p ends here. */
 static void plugged_to_worker(struct snap_cow *cow, struct plugged *p)
 {
 	unsigned long flags;
+	LIST_HEAD(bios);
 
+	list_splice_init(&p->bios, &bios);
+	kfree(p);
 	spin_lock_irqsave(&cow->lock, flags);
-	list_splice_tail_init(&p->bios, &cow->incoming);
-	p->nr = 0;
+	list_splice_tail(&bios, &cow->incoming);
 	snap_cow_kick(cow);
 	spin_unlock_irqrestore(&cow->lock, flags);
 }
 
 static void unplug(struct blk_plug_cb *cb, bool from_schedule)
 {
-	struct plugged *p = container_of(cb, struct plugged, cb);
-
-	if (p->nr)	/* else the volume may be gone: nothing of ours keeps it */
-		plugged_to_worker(cb->data, p);
-	kfree(p);
+	plugged_to_worker(cb->data, container_of(cb, struct plugged, cb));
 }
 
 static bool plug_bio(struct snap_cow *cow, struct snap_pbio *pb)
@@ -125,8 +127,10 @@ static bool plug_bio(struct snap_cow *cow, struct snap_pbio *pb)
 	if (!p->bios.next)
 		INIT_LIST_HEAD(&p->bios);	/* zeroed when it is new */
 	list_add_tail(&pb->list, &p->bios);
-	if (++p->nr >= PLUG_BIOS)
+	if (++p->nr >= PLUG_BIOS) {
+		list_del(&cb->list);
 		plugged_to_worker(cow, p);
+	}
 	return true;
 }
 
