@@ -422,27 +422,27 @@ static void registered_clients(void **state)
 	size_t nr;
 
 	memcpy(c.pin, client_pin, SM_DIGEST);
-	assert_int_equal(sm_clients_put(&repo, &c, false, NULL), 0);
-	assert_int_equal(sm_clients_put(&repo, &c, false, NULL), -EEXIST);
-	assert_int_equal(sm_clients_find(&repo, client_pin, &got, NULL), 0);
+	assert_int_equal(sm_clients_put(repo.path, &c, false, NULL), 0);
+	assert_int_equal(sm_clients_put(repo.path, &c, false, NULL), -EEXIST);
+	assert_int_equal(sm_clients_find(repo.path, client_pin, &got, NULL), 0);
 	assert_string_equal(got.name, "nas");
 	assert_int_equal(got.quota, 12345);
 	assert_int_equal(got.max_sessions, 3);
-	assert_int_equal(sm_clients_find(&repo, other_pin, &got, NULL), -ENOENT);
+	assert_int_equal(sm_clients_find(repo.path, other_pin, &got, NULL), -ENOENT);
 	strcpy(c.name, "nas2");
-	assert_int_equal(sm_clients_put(&repo, &c, false, NULL), -EEXIST);	/* one pin, one name */
+	assert_int_equal(sm_clients_put(repo.path, &c, false, NULL), -EEXIST);	/* one pin, one name */
 	strcpy(c.name, "../evil");
-	assert_int_equal(sm_clients_put(&repo, &c, false, NULL), -EINVAL);
+	assert_int_equal(sm_clients_put(repo.path, &c, false, NULL), -EINVAL);
 	strcpy(c.name, "nas");
 	c.roles = SM_ROLE_OPERATOR | SM_ROLE_AUDITOR;
-	assert_int_equal(sm_clients_put(&repo, &c, true, NULL), 0);
-	assert_int_equal(sm_clients_list(&repo, &v, &nr, NULL), 0);
+	assert_int_equal(sm_clients_put(repo.path, &c, true, NULL), 0);
+	assert_int_equal(sm_clients_list(repo.path, &v, &nr, NULL), 0);
 	assert_int_equal(nr, 1);
 	assert_string_equal(sm_roles_text(v[0].roles, text), "operator,auditor");
 	free(v);
-	assert_int_equal(sm_clients_remove(&repo, "nas", NULL), 0);
-	assert_int_equal(sm_clients_find(&repo, client_pin, &got, NULL), -ENOENT);
-	assert_int_equal(sm_clients_remove(&repo, "nas", NULL), -ENOENT);
+	assert_int_equal(sm_clients_remove(repo.path, "nas", NULL), 0);
+	assert_int_equal(sm_clients_find(repo.path, client_pin, &got, NULL), -ENOENT);
+	assert_int_equal(sm_clients_remove(repo.path, "nas", NULL), -ENOENT);
 	assert_int_equal(sm_roles_parse("backup,operator", &roles), 0);
 	assert_int_equal(roles, SM_ROLE_BACKUP | SM_ROLE_OPERATOR);
 	assert_int_equal(sm_roles_parse("backup,root", &roles), -EINVAL);

@@ -55,17 +55,17 @@ char *sm_roles_text(uint32_t roles, char text[SM_ROLES_TEXT])
 	return text;
 }
 
-static void repo_path(const struct sm_repo *r, char path[PATH_MAX], const char *name, const char *suffix)
+static void in_dir(const char *dir, char path[PATH_MAX], const char *name, const char *suffix)
 {
-	snprintf(path, PATH_MAX, "%.*s/%s%s", PATH_MAX - 128, r->path, name, suffix);
+	snprintf(path, PATH_MAX, "%.*s/%s%s", PATH_MAX - 128, dir, name, suffix);
 }
 
-int sm_server_key(const struct sm_repo *r, bool make, struct sm_key **k, struct sm_err *e)
+int sm_server_key(const char *dir, bool make, struct sm_key **k, struct sm_err *e)
 {
 	char path[PATH_MAX];
 	int err;
 
-	repo_path(r, path, "server.key", "");
+	in_dir(dir, path, "server.key", "");
 	err = sm_key_load(path, k, e);
 	if (err != -ENOENT || !make)
 		return err;
@@ -75,12 +75,12 @@ int sm_server_key(const struct sm_repo *r, bool make, struct sm_key **k, struct 
 
 /* ---- entries ---- */
 
-static void entry_path(const struct sm_repo *r, char path[PATH_MAX], const char *name, const char *suffix)
+static void entry_path(const char *dir, char path[PATH_MAX], const char *name, const char *suffix)
 {
 	char part[SM_CLIENT_MAX + 16];
 
 	snprintf(part, sizeof(part), "clients/%s", name);
-	repo_path(r, path, part, suffix);
+	in_dir(dir, path, part, suffix);
 }
 
 static int parse(const char *text, size_t len, struct sm_registered *c, struct sm_err *e)
@@ -108,7 +108,7 @@ static int parse(const char *text, size_t len, struct sm_registered *c, struct s
 	return err ? -EUCLEAN : 0;
 }
 
-int sm_clients_get(const struct sm_repo *r, const char *name, struct sm_registered *c, struct sm_err *e)
+int sm_clients_get(const char *dir, const char *name, struct sm_registered *c, struct sm_err *e)
 {
 	char path[PATH_MAX], *text;
 	struct sm_err why = { 0 };
@@ -119,7 +119,7 @@ int sm_clients_get(const struct sm_repo *r, const char *name, struct sm_register
 	if (!sm_client_valid(name))
 		return sm_fail(e, -EINVAL, "%s: not a client's name", name);
 	snprintf(c->name, sizeof(c->name), "%s", name);
-	entry_path(r, path, name, ".json");
+	entry_path(dir, path, name, ".json");
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return sm_fail(e, -errno, "client %s: %s", name, errno == ENOENT ? "is not known" : strerror(errno));
@@ -148,14 +148,14 @@ static char *entry_text(const struct sm_registered *c)
 	return text;
 }
 
-static int write_entry(const struct sm_repo *r, const struct sm_registered *c, bool replace, struct sm_err *e)
+static int write_entry(const char *dir, const struct sm_registered *c, bool replace, struct sm_err *e)
 {
-	char path[PATH_MAX], dir[PATH_MAX], tmp[PATH_MAX], *text = entry_text(c);
+	char path[PATH_MAX], all[PATH_MAX], tmp[PATH_MAX], *text = entry_text(c);
 	int fd, err = text ? 0 : -ENOMEM;
 
-	entry_path(r, path, c->name, ".json");
-	entry_path(r, tmp, c->name, ".tmp");
-	repo_path(r, dir, "clients", "");
+	entry_path(dir, path, c->name, ".json");
+	entry_path(dir, tmp, c->name, ".tmp");
+	in_dir(dir, all, "clients", "");
 	fd = err ? -1 : open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (!err && fd < 0)
 		err = -errno;
@@ -172,16 +172,16 @@ static int write_entry(const struct sm_repo *r, const struct sm_registered *c, b
 	}
 	if (err)
 		return sm_fail(e, err, "client %s: %s", c->name, err == -EEXIST ? "is known already" : strerror(-err));
-	return sm_fsync_dir(dir, e);
+	return sm_fsync_dir(all, e);
 }
 
 /* One who registers at a time: no pin gets two names. */
-static int lock_clients(const struct sm_repo *r, struct sm_err *e)
+static int lock_clients(const char *dir, struct sm_err *e)
 {
 	char path[PATH_MAX];
 	int fd, err;
 
-	repo_path(r, path, "clients", "");
+	in_dir(dir, path, "clients", "");
 	err = sm_mkdir_durable(path, e);
 	if (err)
 		return err;
@@ -194,35 +194,35 @@ static int lock_clients(const struct sm_repo *r, struct sm_err *e)
 	return sm_fail(e, err, "%s: cannot lock: %s", path, strerror(-err));
 }
 
-int sm_clients_put(const struct sm_repo *r, const struct sm_registered *c, bool replace, struct sm_err *e)
+int sm_clients_put(const char *dir, const struct sm_registered *c, bool replace, struct sm_err *e)
 {
 	struct sm_registered other;
 	int lock, err = 0;
 
 	if (!sm_client_valid(c->name))
 		return sm_fail(e, -EINVAL, "%s: letters, digits, dot, dash, underscore, 63 at most", c->name);
-	lock = lock_clients(r, e);
+	lock = lock_clients(dir, e);
 	if (lock < 0)
 		return lock;
-	if (c->has_pin && !sm_clients_find(r, c->pin, &other, NULL) && strcmp(other.name, c->name))
+	if (c->has_pin && !sm_clients_find(dir, c->pin, &other, NULL) && strcmp(other.name, c->name))
 		err = sm_fail(e, -EEXIST, "this pin is client %s's already", other.name);
 	if (!err)
-		err = write_entry(r, c, replace, e);
+		err = write_entry(dir, c, replace, e);
 	close(lock);
 	return err;
 }
 
-int sm_clients_remove(const struct sm_repo *r, const char *name, struct sm_err *e)
+int sm_clients_remove(const char *dir, const char *name, struct sm_err *e)
 {
-	char path[PATH_MAX], dir[PATH_MAX];
+	char path[PATH_MAX], all[PATH_MAX];
 
 	if (!sm_client_valid(name))
 		return sm_fail(e, -EINVAL, "%s: not a client's name", name);
-	entry_path(r, path, name, ".json");
-	repo_path(r, dir, "clients", "");
+	entry_path(dir, path, name, ".json");
+	in_dir(dir, all, "clients", "");
 	if (unlink(path))
 		return sm_fail(e, -errno, "client %s: %s", name, errno == ENOENT ? "is not known" : strerror(errno));
-	return sm_fsync_dir(dir, e);
+	return sm_fsync_dir(all, e);
 }
 
 /* ---- all of them ---- */
@@ -232,7 +232,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct sm_registered *)a)->name, ((const struct sm_registered *)b)->name);
 }
 
-int sm_clients_list(const struct sm_repo *r, struct sm_registered **out, size_t *out_nr, struct sm_err *e)
+int sm_clients_list(const char *dir, struct sm_registered **out, size_t *out_nr, struct sm_err *e)
 {
 	struct sm_registered *v = NULL;
 	char path[PATH_MAX];
@@ -241,7 +241,7 @@ int sm_clients_list(const struct sm_repo *r, struct sm_registered **out, size_t 
 	int err = 0;
 	DIR *d;
 
-	repo_path(r, path, "clients", "");
+	in_dir(dir, path, "clients", "");
 	d = opendir(path);
 	if (!d && errno != ENOENT)
 		return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
@@ -259,7 +259,7 @@ int sm_clients_list(const struct sm_repo *r, struct sm_registered **out, size_t 
 			break;
 		}
 		v = more;
-		if (!sm_clients_get(r, name, &v[nr], NULL))
+		if (!sm_clients_get(dir, name, &v[nr], NULL))
 			nr++;
 	}
 	if (d)
@@ -275,11 +275,11 @@ int sm_clients_list(const struct sm_repo *r, struct sm_registered **out, size_t 
 	return 0;
 }
 
-int sm_clients_find(const struct sm_repo *r, const uint8_t pin[SM_DIGEST], struct sm_registered *c, struct sm_err *e)
+int sm_clients_find(const char *dir, const uint8_t pin[SM_DIGEST], struct sm_registered *c, struct sm_err *e)
 {
 	struct sm_registered *v;
 	size_t nr, i;
-	int err = sm_clients_list(r, &v, &nr, e);
+	int err = sm_clients_list(dir, &v, &nr, e);
 
 	if (err)
 		return err;
@@ -290,4 +290,23 @@ int sm_clients_find(const struct sm_repo *r, const uint8_t pin[SM_DIGEST], struc
 		*c = v[i];
 	free(v);
 	return i < nr ? 0 : sm_fail(e, -ENOENT, "no client has this pin");
+}
+
+/* ---- sessions ---- */
+
+int sm_clients_slot(const char *dir, const char *client, uint32_t max, struct sm_err *e)
+{
+	for (uint32_t i = 0; i < max; i++) {
+		char path[PATH_MAX];
+		int fd;
+
+		snprintf(path, sizeof(path), "%.*s/locks/session.%s.%u", PATH_MAX - 128, dir, client, i);
+		fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
+		if (!flock(fd, LOCK_EX | LOCK_NB))
+			return fd;
+		close(fd);
+	}
+	return sm_fail(e, -EBUSY, "client %s has %u sessions, its limit", client, max);
 }

@@ -30,7 +30,7 @@ static int list(struct sm_repo *r, struct snap_out *out, struct sm_err *e)
 {
 	struct sm_registered *v;
 	size_t nr;
-	int err = sm_clients_list(r, &v, &nr, e);
+	int err = sm_clients_list(r->path, &v, &nr, e);
 
 	if (err)
 		return err;
@@ -72,7 +72,7 @@ static int print_list(struct sm_repo *r, const struct snap_out_opts *oo)
 static int put(struct sm_repo *r, const char *name, const struct arguments *a, bool replace, struct sm_err *e)
 {
 	struct sm_registered c = { .quota = a->quota, .max_sessions = a->sessions };
-	int err = replace ? sm_clients_get(r, name, &c, e) : 0;
+	int err = replace ? sm_clients_get(r->path, name, &c, e) : 0;
 
 	if (err)
 		return err;
@@ -92,7 +92,7 @@ static int put(struct sm_repo *r, const char *name, const struct arguments *a, b
 		return sm_fail(e, -EINVAL, "--role: backup, restore, operator, auditor");
 	if (!c.roles)
 		return sm_fail(e, -EINVAL, "--role is needed");
-	return sm_clients_put(r, &c, replace, e);
+	return sm_clients_put(r->path, &c, replace, e);
 }
 
 static int act(const char *verb, const char *name, const struct arguments *a, const struct snap_out_opts *oo)
@@ -106,7 +106,7 @@ static int act(const char *verb, const char *name, const struct arguments *a, co
 	if (!strcmp(verb, "list"))
 		rc = print_list(&r, oo);
 	else if (!strcmp(verb, "remove"))
-		rc = report(sm_clients_remove(&r, name, &e), &e);
+		rc = report(sm_clients_remove(r.path, name, &e), &e);
 	else
 		rc = report(put(&r, name, a, !strcmp(verb, "set"), &e), &e);
 	sm_repo_close(&r);

@@ -103,10 +103,10 @@ static void print_metrics(const struct daemon *d, FILE *f, const struct volume *
 	char a[300], b[300];
 	struct statvfs s;
 
-	print_gauge(f, "snapmedia_sessions", "Sessions running.", "gauge", d->sessions);
-	print_gauge(f, "snapmedia_sessions_total", "Sessions since the start.", "counter", d->served);
-	print_gauge(f, "snapmedia_refused_total", "Connections refused since the start.", "counter", d->refused);
-	print_gauge(f, "snapmedia_start_seconds", "When the server started, Unix time.", "gauge", d->started);
+	print_gauge(f, "snapmedia_sessions", "Sessions running.", "gauge", d->service.sessions);
+	print_gauge(f, "snapmedia_sessions_total", "Sessions since the start.", "counter", d->service.served);
+	print_gauge(f, "snapmedia_refused_total", "Connections refused since the start.", "counter", d->service.refused);
+	print_gauge(f, "snapmedia_start_seconds", "When the server started, Unix time.", "gauge", d->service.started);
 	if (!statvfs(d->repo.path, &s))
 		print_gauge(f, "snapmedia_available_bytes", "Free space of the repository's file system.", "gauge",
 			    (uint64_t)s.f_bavail * s.f_frsize);
@@ -141,11 +141,11 @@ static void print_page(const struct daemon *d, FILE *f, const struct volume *v, 
 {
 	char t[32];
 
-	fprintf(f, "snapmediad %s, %s\n\nsessions running: %u\n", SNAPDIFF_VERSION, d->repo.path, d->sessions);
-	for (uint32_t i = 0; i < d->children; i++)
-		if (!d->child[i].http) {
-			when((uint64_t)d->child[i].since * 1000000000u, t);
-			fprintf(f, "  %s since %s\n", d->child[i].peer, t);
+	fprintf(f, "snapmediad %s, %s\n\nsessions running: %u\n", SNAPDIFF_VERSION, d->repo.path, d->service.sessions);
+	for (uint32_t i = 0; i < d->service.children; i++)
+		if (!d->service.child[i].http) {
+			when((uint64_t)d->service.child[i].since * 1000000000u, t);
+			fprintf(f, "  %s since %s\n", d->service.child[i].peer, t);
 		}
 	fprintf(f, "\nuploads under way or to be taken up:\n");
 	sm_staged((struct sm_repo *)&d->repo, print_staged, f, NULL);
@@ -218,8 +218,9 @@ static void reply(int fd, const char *status, const char *type, const char *body
 		sm_write_full(fd, body, len);
 }
 
-int http_answer(const struct daemon *d, int fd)
+int http_answer(struct sm_service *service, int fd)
 {
+	const struct daemon *d = (const struct daemon *)service;
 	static const char plain[] = "text/plain; charset=utf-8";
 	char buf[REQUEST_MAX], *line, *body;
 	bool metrics;

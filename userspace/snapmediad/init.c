@@ -17,7 +17,7 @@ static int init(const char *path, struct sm_err *e)
 
 	if (sm_repo_open(path, &r, e) && ((err = sm_repo_init(path, e)) || (err = sm_repo_open(path, &r, e))))
 		return err;
-	err = sm_server_key(&r, true, &k, e);
+	err = sm_server_key(r.path, true, &k, e);
 	if (!err) {
 		sm_key_pin(k, pin);
 		sm_pin_format(pin, text);

@@ -2,7 +2,6 @@
 /* snapmediad: serves a repository. */
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,32 +10,17 @@
 #include "cmd.h"
 #include "daemon.h"
 
-void note(const struct daemon *d, const char *fmt, ...)
+static void expire(struct sm_service *s)
 {
-	char text[2 * QUOTED];
-	va_list ap;
+	struct daemon *d = (struct daemon *)s;
+	char text[SM_QUOTED];
+	struct sm_err e;
+	int n = sm_repo_expire_uploads(&d->repo, (uint64_t)d->expire_days * 86400, &e);
 
-	if (d->quiet)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	fprintf(stderr, "snapmediad[%d]: %s\n", (int)getpid(), text);
-}
-
-char *quoted(const char *text, char out[QUOTED])
-{
-	size_t n = 0;
-
-	out[n++] = '"';
-	for (; *text && n < QUOTED - 3; text++) {
-		if (*text == '"' || *text == '\\')
-			out[n++] = '\\';
-		out[n++] = (unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text;
-	}
-	out[n++] = '"';
-	out[n] = '\0';
-	return out;
+	if (n < 0)
+		sm_note(s, "expire error=%s", sm_quoted(e.text, text));
+	else if (n)
+		sm_note(s, "expire uploads=%d", n);
 }
 
 static const char help[] =
@@ -60,14 +44,15 @@ static int serve(struct daemon *d, const char *path, bool use_stdio, const char 
 	int rc = -1, err = sm_repo_open(path, &d->repo, &e);
 
 	if (!err && use_stdio) {
-		rc = serve_stdio(d);
+		rc = sm_service_stdio(&d->service);
 	} else if (!err) {
-		err = sm_server_key(&d->repo, false, &d->key, &e);
+		err = sm_server_key(d->repo.path, false, &d->key, &e);
 		err = err == -ENOENT ? 0 : err;
+		d->service.anywhere = d->key;
 		if (!err)
-			err = net_listen(d, where, http, &e);
+			err = sm_service_listen(&d->service, where, http, &e);
 		if (!err)
-			err = net_serve(d, &e);
+			err = sm_service_run(&d->service, &e);
 	}
 	sm_key_free(d->key);
 	sm_repo_close(&d->repo);
@@ -79,19 +64,23 @@ static int serve(struct daemon *d, const char *path, bool use_stdio, const char 
 
 static int run(int argc, char **argv)
 {
-	static struct daemon d = { .max_sessions = 64, .expire_days = 14, .http = -1 };
+	static struct daemon d = {
+		.service = { .program = "snapmediad", .port = SM_DEFAULT_PORT, .http_port = "7421", .http = -1, .max_sessions = 64,
+			     .session = session, .http_answer = http_answer, .hourly = expire },
+		.expire_days = 14,
+	};
 	const char *where = NULL, *http = NULL, *client = SM_CLIENT_DEFAULT, *roles = "backup,restore", *path;
 	bool use_stdio = false;
 	const struct snap_opt opts[] = {
 		{ "listen", 'l', SNAP_OPT_STRING, "ADDRESS[:PORT][,...]", &where, "default port " SM_DEFAULT_PORT "; port 0 takes a free one; \"*\" is every address" },
-		{ "http", 0, SNAP_OPT_STRING, "ADDRESS[:PORT]", &http, "status page and /metrics, loopback only (default port 7420)" },
+		{ "http", 0, SNAP_OPT_STRING, "ADDRESS[:PORT]", &http, "status page and /metrics, loopback only (default port 7421)" },
 		{ "stdio", 0, SNAP_OPT_FLAG, NULL, &use_stdio, "one session on stdin and stdout" },
 		{ "client", 'c', SNAP_OPT_STRING, "NAME", &client, "who the peer is (default " SM_CLIENT_DEFAULT ")" },
 		{ "role", 0, SNAP_OPT_STRING, "ROLE[,ROLE]", &roles, "what it may do: backup, restore, operator, auditor (default backup,restore)" },
-		{ "max-sessions", 0, SNAP_OPT_U32, "N", &d.max_sessions, "at once (default 64)" },
+		{ "max-sessions", 0, SNAP_OPT_U32, "N", &d.service.max_sessions, "at once (default 64)" },
 		{ "expire", 0, SNAP_OPT_U32, "DAYS", &d.expire_days, "remove abandoned uploads (default 14)" },
-		{ "foreground", 'f', SNAP_OPT_FLAG, NULL, &d.foreground, "do not become a daemon" },
-		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &d.quiet, "no log on stderr" },
+		{ "foreground", 'f', SNAP_OPT_FLAG, NULL, &d.service.foreground, "do not become a daemon" },
+		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &d.service.quiet, "no log on stderr" },
 		{ 0 }
 	};
 	int rc = snap_opts(&cmd, opts, &argc, &argv);
@@ -100,7 +89,7 @@ static int run(int argc, char **argv)
 		return rc;
 	if (!sm_client_valid(client) || sm_roles_parse(roles, &d.id.roles))
 		return snap_usage_error("--client: letters, digits, dot, dash; --role: backup, restore, operator, auditor");
-	if (d.max_sessions > 4096)
+	if (d.service.max_sessions > 4096)
 		return snap_usage_error("--max-sessions: at most 4096");
 	snprintf(d.id.client, sizeof(d.id.client), "%s", client);
 	path = argc ? argv[0] : getenv("SNAPMEDIA_REPO");

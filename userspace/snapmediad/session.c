@@ -7,14 +7,9 @@
  *	plaintext	from loopback only, and only in a repository without a server key: client "local"
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cmd.h"
@@ -22,7 +17,6 @@
 
 #define SILENCE_MS	(15 * 60 * 1000)
 #define HANDSHAKE_MS	10000
-#define LINGER_SECONDS	2
 
 struct who {
 	struct daemon *d;
@@ -34,26 +28,8 @@ static bool known(const uint8_t pin[SM_DIGEST], void *arg)
 {
 	struct who *w = arg;
 
-	w->found = !sm_clients_find(&w->d->repo, pin, &w->client, NULL);
+	w->found = !sm_clients_find(w->d->repo.path, pin, &w->client, NULL);
 	return w->found;
-}
-
-/* One of so many locks of this client; it goes with the process. Return: descriptor, -EBUSY, -errno. */
-static int take_slot(struct daemon *d, const char *client, uint32_t max, struct sm_err *e)
-{
-	for (uint32_t i = 0; i < max; i++) {
-		char path[PATH_MAX];
-		int fd;
-
-		snprintf(path, sizeof(path), "%.*s/locks/session.%s.%u", PATH_MAX - 128, d->repo.path, client, i);
-		fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (fd < 0)
-			return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
-		if (!flock(fd, LOCK_EX | LOCK_NB))
-			return fd;
-		close(fd);
-	}
-	return sm_fail(e, -EBUSY, "client %s has %u sessions, its limit", client, max);
 }
 
 /* Limits of a registered client, whichever way it came. @w->found: it has an entry. */
@@ -67,7 +43,7 @@ static int admit(struct daemon *d, const struct who *w, struct sm_identity *id, 
 	id->quota = w->client.quota;
 	if (!w->client.max_sessions)
 		return 0;
-	slot = take_slot(d, w->client.name, w->client.max_sessions, e);
+	slot = sm_clients_slot(d->repo.path, w->client.name, w->client.max_sessions, e);
 	return slot < 0 ? slot : 0;
 }
 
@@ -86,7 +62,7 @@ static int greet(struct daemon *d, struct sm_chan *c, bool tls, struct sm_identi
 			id->roles = w.client.roles;
 	} else {
 		/* By name: what its entry does not allow the command line cannot give. */
-		err = sm_clients_get(&d->repo, id->client, &w.client, e);
+		err = sm_clients_get(d->repo.path, id->client, &w.client, e);
 		w.found = !err;
 		if (w.found)
 			id->roles &= w.client.roles;
@@ -95,31 +71,10 @@ static int greet(struct daemon *d, struct sm_chan *c, bool tls, struct sm_identi
 	return err ? err : admit(d, &w, id, e);
 }
 
-/*
- * The peer may be sending still. Closing now would reset the connection, and take with it what we have just said to it;
- * so it gets a moment to read that and leave.
- */
-static void linger(int fd)
+int session(struct sm_service *svc, int in, int out, const char *peer, bool tls, const sigset_t *wait_mask)
 {
-	static char waste[64 << 10];
-	struct timespec now, until;
-
-	if (shutdown(fd, SHUT_WR))
-		return;		/* not a socket */
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += LINGER_SECONDS;
-	do {
-		struct pollfd p = { .fd = fd, .events = POLLIN };
-
-		if (poll(&p, 1, LINGER_SECONDS * 1000) <= 0 || read(fd, waste, sizeof(waste)) <= 0)
-			return;
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec < until.tv_sec);
-}
-
-int session(struct daemon *d, int in, int out, const char *peer, bool tls, const sigset_t *wait_mask)
-{
-	char roles[SM_ROLES_TEXT], text[QUOTED];
+	struct daemon *d = (struct daemon *)svc;
+	char roles[SM_ROLES_TEXT], text[SM_QUOTED];
 	struct sm_err e = { 0 };
 	struct sm_identity id;
 	struct sm_chan c;
@@ -129,20 +84,20 @@ int session(struct daemon *d, int in, int out, const char *peer, bool tls, const
 	c.timeout_ms = SILENCE_MS;
 	err = greet(d, &c, tls, &id, &e);
 	if (err) {
-		note(d, "refused peer=%s why=%s", peer, quoted(e.text, text));
+		sm_note(svc, "refused peer=%s why=%s", peer, sm_quoted(e.text, text));
 		if (err == -EBUSY || !tls)
 			sm_send_error(&c, err, e.text);
 		sm_chan_free(&c);
-		linger(out);
+		sm_linger(out);
 		return SNAP_EXIT_IO;
 	}
 	c.wait_mask = wait_mask;
-	note(d, "begin peer=%s client=%s roles=%s", peer, id.client, sm_roles_text(id.roles, roles));
+	sm_note(svc, "begin peer=%s client=%s roles=%s", peer, id.client, sm_roles_text(id.roles, roles));
 	err = sm_serve(&d->repo, &c, &id, &e);
-	note(d, "end peer=%s client=%s in=%llu out=%llu%s%s", peer, id.client, (unsigned long long)c.bytes_in,
-	     (unsigned long long)c.bytes_out, err ? " error=" : "", err ? quoted(e.text, text) : "");
+	sm_note(svc, "end peer=%s client=%s in=%llu out=%llu%s%s", peer, id.client, (unsigned long long)c.bytes_in,
+	     (unsigned long long)c.bytes_out, err ? " error=" : "", err ? sm_quoted(e.text, text) : "");
 	sm_chan_free(&c);
 	if (err)
-		linger(out);
+		sm_linger(out);
 	return err ? SNAP_EXIT_IO : 0;
 }

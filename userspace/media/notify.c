@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* sd_notify's protocol: a datagram to $NOTIFY_SOCKET. */
+#include "service.h"
+
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,9 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "daemon.h"
-
-void notify(const char *state)
+void sm_notify(const char *state)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	const char *path = getenv("NOTIFY_SOCKET");

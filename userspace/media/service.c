@@ -2,15 +2,18 @@
 /*
  * Listening, and a process for each session.
  *
- * A session's process shares nothing with the others but the repository, whose own locks (one a staged
- * upload, one a volume while it is published) are enough. A crash of one is the end of one session.
+ * A session's process shares nothing with the others but files, whose own locks are enough. A crash of one is the end
+ * of one session.
  */
+#include "service.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +22,46 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cmd.h"
-#include "daemon.h"
+#include "dest.h"
 
-#define EXPIRE_EVERY	3600
+#define HOURLY		3600
 #define MAX_HTTP	4u		/* requests at once */
+#define LINGER_SECONDS	2
 #define FIRST_FD	3		/* of those that systemd hands over */
 
 static volatile sig_atomic_t stopping;
+
+/* ---- log ---- */
+
+void sm_note(const struct sm_service *s, const char *fmt, ...)
+{
+	char text[2 * SM_QUOTED];
+	va_list ap;
+
+	if (s->quiet)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	fprintf(stderr, "%s[%d]: %s\n", s->program, (int)getpid(), text);
+}
+
+char *sm_quoted(const char *text, char out[SM_QUOTED])
+{
+	size_t n = 0;
+
+	out[n++] = '"';
+	for (; *text && n < SM_QUOTED - 3; text++) {
+		if (*text == '"' || *text == '\\')
+			out[n++] = '\\';
+		out[n++] = (unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text;
+	}
+	out[n++] = '"';
+	out[n] = '\0';
+	return out;
+}
+
+/* ---- signals ---- */
 
 static void on_stop(int sig)
 {
@@ -49,13 +84,13 @@ static void handle(int sig, void (*fn)(int))
 
 static void block_signals(sigset_t *old)
 {
-	sigset_t s;
+	sigset_t set;
 
-	sigemptyset(&s);
-	sigaddset(&s, SIGTERM);
-	sigaddset(&s, SIGINT);
-	sigaddset(&s, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &s, old);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, old);
 }
 
 /* ---- listening ---- */
@@ -65,7 +100,7 @@ static int listen_one(const struct addrinfo *a, bool anywhere, struct sm_err *e)
 	int one = 1, fd;
 
 	if (!anywhere && !sm_is_loopback(a->ai_addr))
-		return sm_fail(e, -EACCES, "not a loopback address: that takes TLS (snapmediad init makes the key)");
+		return sm_fail(e, -EACCES, "not a loopback address: that takes TLS (the init command makes the key)");
 	fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return sm_fail(e, -errno, "socket: %s", strerror(errno));
@@ -106,7 +141,7 @@ static int listen_on(const char *where, const char *default_port, bool anywhere,
 }
 
 /* Sockets that systemd has opened for us. What it was told to listen on is the operator's choice, but plaintext stays on loopback. */
-static int take_over(struct daemon *d, struct sm_err *e)
+static int take_over(struct sm_service *s, struct sm_err *e)
 {
 	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
 	int n = pid && fds && atoi(pid) == getpid() ? atoi(fds) : 0;
@@ -116,38 +151,38 @@ static int take_over(struct daemon *d, struct sm_err *e)
 		socklen_t len = sizeof(a), size = sizeof(int);
 		int fd = FIRST_FD + i, listens = 0;
 
-		if (d->nr == MAX_LISTEN || getsockname(fd, (void *)&a, &len) ||
+		if (s->nr == SM_MAX_LISTEN || getsockname(fd, (void *)&a, &len) ||
 		    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) || !listens)
 			return sm_fail(e, -EINVAL, "descriptor %d from systemd: not a listening socket", fd);
-		if (!d->key && !sm_is_loopback((void *)&a))
+		if (!s->anywhere && !sm_is_loopback((void *)&a))
 			return sm_fail(e, -EACCES, "descriptor %d from systemd: not a loopback address, and there is no key", fd);
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-		d->fd[d->nr++] = fd;
+		s->fd[s->nr++] = fd;
 	}
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	return n;
 }
 
-int net_listen(struct daemon *d, const char *where, const char *http, struct sm_err *e)
+int sm_service_listen(struct sm_service *s, const char *where, const char *http, struct sm_err *e)
 {
 	char one[300];
-	int err = where ? 0 : take_over(d, e), n = 0;
+	int err = where ? 0 : take_over(s, e), n = 0;
 
 	if (err < 0)
 		return err;
 	if (!where && !err)
-		where = d->key ? "*" : "127.0.0.1";
+		where = s->anywhere ? "*" : "127.0.0.1";
 	for (err = 0; !err && where && *where; where += strspn(where, ",")) {
 		size_t len = strcspn(where, ",");
 
 		snprintf(one, sizeof(one), "%.*s", (int)len, where);
-		err = listen_on(one, SM_DEFAULT_PORT, d->key, d->fd, MAX_LISTEN, &d->nr, e);
+		err = listen_on(one, s->port, s->anywhere, s->fd, SM_MAX_LISTEN, &s->nr, e);
 		where += len;
 	}
 	if (!err && http)
-		err = listen_on(http, "7420", false, &d->http, 1, &n, e);
+		err = listen_on(http, s->http_port, false, &s->http, 1, &n, e);
 	return err;
 }
 
@@ -165,36 +200,58 @@ static void tell_port(const char *what, int fd)
 
 /* ---- sessions ---- */
 
-static int run_child(struct daemon *d, int fd, const char *peer, bool http, const sigset_t *wait_mask)
+/*
+ * The peer may be sending still. Closing now would reset the connection, and take with it what we have just said to it;
+ * so it gets a moment to read that and leave.
+ */
+void sm_linger(int fd)
 {
-	for (int i = 0; i < d->nr; i++)
-		close(d->fd[i]);
-	if (d->http >= 0)
-		close(d->http);
+	static char waste[64 << 10];
+	struct timespec now, until;
+
+	if (shutdown(fd, SHUT_WR))
+		return;		/* not a socket */
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += LINGER_SECONDS;
+	do {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+
+		if (poll(&p, 1, LINGER_SECONDS * 1000) <= 0 || read(fd, waste, sizeof(waste)) <= 0)
+			return;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (now.tv_sec < until.tv_sec);
+}
+
+static int run_child(struct sm_service *s, int fd, const char *peer, bool http, const sigset_t *wait_mask)
+{
+	for (int i = 0; i < s->nr; i++)
+		close(s->fd[i]);
+	if (s->http >= 0)
+		close(s->http);
 	if (http) {
 		handle(SIGTERM, SIG_DFL);
 		sigprocmask(SIG_SETMASK, wait_mask, NULL);
-		return http_answer(d, fd);
+		return s->http_answer(s, fd);
 	}
-	return session(d, fd, fd, peer, d->key, wait_mask);
+	return s->session(s, fd, fd, peer, s->anywhere, wait_mask);
 }
 
-static bool may_come(struct daemon *d, const struct sockaddr_storage *a, bool http, const char *peer)
+static bool may_come(struct sm_service *s, const struct sockaddr_storage *a, bool http, const char *peer)
 {
 	const char *why = NULL;
 
-	if ((http || !d->key) && !sm_is_loopback((const void *)a))
+	if ((http || !s->anywhere) && !sm_is_loopback((const void *)a))
 		why = "not a loopback address";
-	else if (http ? d->children - d->sessions >= MAX_HTTP : d->sessions >= d->max_sessions)
+	else if (http ? s->children - s->sessions >= MAX_HTTP : s->sessions >= s->max_sessions)
 		why = "too many sessions";
 	if (!why)
 		return true;
-	d->refused++;
-	note(d, "refused peer=%s why=\"%s\"", peer, why);
+	s->refused++;
+	sm_note(s, "refused peer=%s why=\"%s\"", peer, why);
 	return false;
 }
 
-static void accept_one(struct daemon *d, int listener, bool http, const sigset_t *wait_mask)
+static void accept_one(struct sm_service *s, int listener, bool http, const sigset_t *wait_mask)
 {
 	struct sockaddr_storage a;
 	socklen_t len = sizeof(a);
@@ -205,7 +262,7 @@ static void accept_one(struct daemon *d, int listener, bool http, const sigset_t
 	if (fd < 0)
 		return;
 	getnameinfo((void *)&a, len, peer, sizeof(peer), NULL, 0, NI_NUMERICHOST);
-	if (!may_come(d, &a, http, peer)) {
+	if (!may_come(s, &a, http, peer)) {
 		close(fd);
 		return;
 	}
@@ -213,125 +270,120 @@ static void accept_one(struct daemon *d, int listener, bool http, const sigset_t
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	pid = fork();
 	if (!pid)
-		_exit(run_child(d, fd, peer, http, wait_mask));
+		_exit(run_child(s, fd, peer, http, wait_mask));
 	if (pid > 0) {
-		struct child *c = &d->child[d->children++];
+		struct sm_service_child *c = &s->child[s->children++];
 
-		*c = (struct child){ .pid = pid, .since = time(NULL), .http = http };
+		*c = (struct sm_service_child){ .pid = pid, .since = time(NULL), .http = http };
 		memcpy(c->peer, peer, sizeof(c->peer));
-		d->sessions += !http;
-		d->served += !http;
+		s->sessions += !http;
+		s->served += !http;
 	} else {
-		note(d, "refused peer=%s why=\"%s\"", peer, strerror(errno));
+		sm_note(s, "refused peer=%s why=\"%s\"", peer, strerror(errno));
 	}
 	close(fd);
 }
 
-static void reap(struct daemon *d)
+static void reap(struct sm_service *s)
 {
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (uint32_t i = 0; i < d->children; i++)
-			if (d->child[i].pid == pid) {
-				d->sessions -= !d->child[i].http;
-				d->child[i] = d->child[--d->children];
+		for (uint32_t i = 0; i < s->children; i++)
+			if (s->child[i].pid == pid) {
+				s->sessions -= !s->child[i].http;
+				s->child[i] = s->child[--s->children];
 				break;
 			}
 		if (WIFSIGNALED(status))
-			note(d, "killed session=%d signal=%d", (int)pid, WTERMSIG(status));
+			sm_note(s, "killed session=%d signal=%d", (int)pid, WTERMSIG(status));
 	}
 }
 
-static void expire(struct daemon *d)
+static void hourly(struct sm_service *s)
 {
-	char text[QUOTED];
-	struct sm_err e;
-	int n;
-
-	if (time(NULL) < d->next_expire)
+	if (time(NULL) < s->next_hour)
 		return;
-	d->next_expire = time(NULL) + EXPIRE_EVERY;
-	n = sm_repo_expire_uploads(&d->repo, (uint64_t)d->expire_days * 86400, &e);
-	if (n < 0)
-		note(d, "expire error=%s", quoted(e.text, text));
-	else if (n)
-		note(d, "expire uploads=%d", n);
+	s->next_hour = time(NULL) + HOURLY;
+	if (s->hourly)
+		s->hourly(s);
 }
 
-static void main_loop(struct daemon *d, const sigset_t *wait_mask)
+static void main_loop(struct sm_service *s, const sigset_t *wait_mask)
 {
 	while (!stopping) {
-		struct pollfd p[MAX_LISTEN + 1];
-		struct timespec t = { .tv_sec = EXPIRE_EVERY };
+		struct pollfd p[SM_MAX_LISTEN + 1];
+		struct timespec t = { .tv_sec = HOURLY };
 
-		expire(d);
-		for (int i = 0; i < d->nr; i++)
-			p[i] = (struct pollfd){ .fd = d->fd[i], .events = POLLIN };
-		p[d->nr] = (struct pollfd){ .fd = d->http, .events = POLLIN };
-		if (ppoll(p, d->nr + 1, &t, wait_mask) < 0) {
+		hourly(s);
+		for (int i = 0; i < s->nr; i++)
+			p[i] = (struct pollfd){ .fd = s->fd[i], .events = POLLIN };
+		p[s->nr] = (struct pollfd){ .fd = s->http, .events = POLLIN };
+		if (ppoll(p, s->nr + 1, &t, wait_mask) < 0) {
 			if (errno != EINTR)
 				break;
-			for (int i = 0; i <= d->nr; i++)
+			for (int i = 0; i <= s->nr; i++)
 				p[i].revents = 0;
 		}
-		reap(d);
-		for (int i = 0; i <= d->nr && !stopping; i++)
+		reap(s);
+		for (int i = 0; i <= s->nr && !stopping; i++)
 			if (p[i].revents & POLLIN)
-				accept_one(d, p[i].fd, i == d->nr, wait_mask);
+				accept_one(s, p[i].fd, i == s->nr, wait_mask);
 	}
 }
 
 /* Sessions end at their next frame, with all they have taken on disk. */
-static void wind_down(struct daemon *d)
+static void wind_down(struct sm_service *s)
 {
 	time_t until = time(NULL) + 20;
 
-	notify("STOPPING=1");
-	for (uint32_t i = 0; i < d->children; i++)
-		kill(d->child[i].pid, SIGTERM);
-	while (d->children && time(NULL) < until) {
-		reap(d);
+	sm_notify("STOPPING=1");
+	if (s->stopping)
+		s->stopping(s);
+	for (uint32_t i = 0; i < s->children; i++)
+		kill(s->child[i].pid, SIGTERM);
+	while (s->children && time(NULL) < until) {
+		reap(s);
 		usleep(20000);
 	}
-	for (uint32_t i = 0; i < d->children; i++)
-		kill(d->child[i].pid, SIGKILL);
-	note(d, "stopped cut_off=%u", d->children);
+	for (uint32_t i = 0; i < s->children; i++)
+		kill(s->child[i].pid, SIGKILL);
+	sm_note(s, "stopped cut_off=%u", s->children);
 }
 
-int net_serve(struct daemon *d, struct sm_err *e)
+int sm_service_run(struct sm_service *s, struct sm_err *e)
 {
 	sigset_t wait_mask;
 
-	d->child = calloc(d->max_sessions + MAX_HTTP + 1, sizeof(*d->child));
-	if (!d->child)
+	s->child = calloc(s->max_sessions + MAX_HTTP + 1, sizeof(*s->child));
+	if (!s->child)
 		return sm_fail(e, -ENOMEM, "no memory");
-	for (int i = 0; i < d->nr; i++)
-		tell_port("listening", d->fd[i]);
-	if (d->http >= 0)
-		tell_port("HTTP", d->http);
+	for (int i = 0; i < s->nr; i++)
+		tell_port("listening", s->fd[i]);
+	if (s->http >= 0)
+		tell_port("HTTP", s->http);
 	fflush(stdout);
-	if (!d->foreground && daemon(0, 1))
+	if (!s->foreground && daemon(0, 1))
 		return sm_fail(e, -errno, "cannot become a daemon: %s", strerror(errno));
-	d->started = time(NULL);
+	s->started = time(NULL);
 	handle(SIGTERM, on_stop);
 	handle(SIGINT, on_stop);
 	handle(SIGCHLD, on_child);
 	block_signals(&wait_mask);
-	notify("READY=1");
-	main_loop(d, &wait_mask);
-	wind_down(d);
-	free(d->child);
+	sm_notify("READY=1");
+	main_loop(s, &wait_mask);
+	wind_down(s);
+	free(s->child);
 	return 0;
 }
 
-int serve_stdio(struct daemon *d)
+int sm_service_stdio(struct sm_service *s)
 {
 	sigset_t wait_mask;
 
 	handle(SIGTERM, on_stop);
 	handle(SIGINT, on_stop);
 	block_signals(&wait_mask);
-	return session(d, 0, 1, "stdio", false, &wait_mask);
+	return s->session(s, 0, 1, "stdio", false, &wait_mask);
 }
