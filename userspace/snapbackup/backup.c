@@ -9,79 +9,53 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backup.h"
 #include "error.h"
 #include "name.h"
+#include "outfile.h"
 #include "pipeline.h"
 #include "progress.h"
 
 struct backup {
 	const struct backup_options *o;
 	struct sm_client client;
+	struct outfile out;		/* of a stream, or another format */
 	struct base base;
 	struct plan plan;
 	struct sent sent;
+	uint64_t sent_bytes;		/* of a format */
 	struct sm_gen_info info;
 	struct sm_receipt receipt;
 	struct snap_progress *progress;
 	bool connected, published;
-	int fd;				/* of a stream file */
-	char part[PATH_MAX + 8];	/* its name until it is whole */
 };
 
 /* ---- where it goes ---- */
 
-static int open_file(struct backup *b, struct sm_err *e)
+static bool one_way(const struct sm_dest *d)
 {
-	const char *path = b->o->dest.path;
-	struct stat st;
-
-	if (!lstat(path, &st) && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode)) {
-		b->fd = open(path, O_WRONLY | O_CLOEXEC);	/* a pipe, a tape */
-	} else if (!stat(path, &st) && !b->o->force) {
-		return sm_fail(e, -EEXIST, "%s: exists (--force replaces it)", path);
-	} else {
-		snprintf(b->part, sizeof(b->part), "%s.part", path);
-		b->fd = open(b->part, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
-	}
-	if (b->fd < 0)
-		return sm_fail(e, -errno, "%s: cannot write: %s", path, strerror(errno));
-	return 0;
-}
-
-static int close_file(struct backup *b, struct sm_err *e)
-{
-	int fd = b->fd;
-
-	if (!*b->part)
-		return 0;
-	if (fsync(fd) || rename(b->part, b->o->dest.path))
-		return sm_fail(e, -errno, "%s: cannot write: %s", b->o->dest.path, strerror(errno));
-	*b->part = '\0';
-	return 0;
+	return d->kind == SM_DEST_STDIO || d->kind == SM_DEST_FILE;
 }
 
 static int open_dest(struct backup *b, struct sm_err *e)
 {
-	const struct sm_dest *d = &b->o->dest;
+	const struct backup_options *o = b->o;
+	const struct sm_dest *d = &o->dest;
 	int err;
 
-	if (d->kind == SM_DEST_STDIO || d->kind == SM_DEST_FILE) {
-		if (b->o->dry_run) {	/* nothing is opened; the base is chosen as for a stream */
-			b->client.oneway = true;
-			return 0;
-		}
-		if (d->kind == SM_DEST_STDIO && isatty(1))
-			return sm_fail(e, -EINVAL, "stdout is a terminal: no stream goes there");
-		if (d->kind == SM_DEST_FILE && (err = open_file(b, e)))
-			return err;
-		err = sm_client_stream(&b->client, d->kind == SM_DEST_STDIO ? 1 : b->fd, e);
-	} else {
-		err = sm_client_connect(&b->client, d, SM_ROLE_BACKUP, e);
-	}
+	b->client.oneway = one_way(d);
+	if (o->format != FORMAT_STREAM && !b->client.oneway)
+		return sm_fail(e, -EINVAL, "%s: only a file or - takes another format", o->dest_text);
+	if (b->client.oneway && o->dry_run)
+		return 0;	/* nothing is opened; the base is chosen as for a stream */
+	if (b->client.oneway && (err = outfile_open(&b->out, d, o->force, e)))
+		return err;
+	if (o->format != FORMAT_STREAM)
+		return 0;
+	err = b->client.oneway ? sm_client_stream(&b->client, b->out.fd, e) :
+				 sm_client_connect(&b->client, d, SM_ROLE_BACKUP, e);
 	b->connected = !err;
 	return err;
 }
@@ -94,13 +68,17 @@ static void say(const struct backup *b, const char *what)
 		fprintf(stderr, "%s: %s: %s\n", snap_prog(), b->o->source->name, what);
 }
 
-static void say_full(const struct backup *b)
+static void say_base(const struct backup *b)
 {
-	char text[320];
+	char text[400];
 
-	snprintf(text, sizeof(text), "full backup: %s", b->base.reason);
-	if (b->o->base_mode != BASE_NONE)
-		say(b, text);
+	if (b->o->base_mode == BASE_NONE || b->o->format == FORMAT_RAW)
+		return;
+	if (!b->base.number)
+		snprintf(text, sizeof(text), "full backup: %s", b->base.reason);
+	else
+		snprintf(text, sizeof(text), "increment on %u: %s", b->base.number, b->base.reason);
+	say(b, text);
 }
 
 static void on_tick(void *arg)
@@ -125,34 +103,9 @@ static int make_plan(struct backup *b, struct sm_err *e)
 		snprintf(b->base.reason, sizeof(b->base.reason), "%.200s", e->text);
 		err = plan_make(&b->plan, s, 0, 0, e);
 	}
-	if (!err && !b->base.number)
-		say_full(b);
+	if (!err)
+		say_base(b);
 	return err;
-}
-
-static int print_plan(struct backup *b, struct sm_err *e)
-{
-	const struct plan *p = &b->plan;
-
-	if (b->o->json) {
-		printf("{\"base\":%u,\"extents\":[", b->base.number);
-		for (size_t i = 0; i < p->ranges.nr; i++) {
-			const struct range *r = sm_spill_at(&p->ranges, i);
-
-			printf("%s{\"offset\":%llu,\"length\":%llu%s}", i ? "," : "", (unsigned long long)r->offset,
-			       (unsigned long long)r->length, r->zero ? ",\"zero\":true" : "");
-		}
-		printf("],\"count\":%llu,\"bytes\":%llu}\n", (unsigned long long)p->extents, (unsigned long long)p->bytes);
-	} else {
-		for (size_t i = 0; i < p->ranges.nr; i++) {
-			const struct range *r = sm_spill_at(&p->ranges, i);
-
-			printf("%llu %llu%s\n", (unsigned long long)r->offset, (unsigned long long)r->length, r->zero ? " zero" : "");
-		}
-		printf("# %llu bytes in %llu extents, before compression%s\n", (unsigned long long)p->bytes,
-		       (unsigned long long)p->extents, b->base.number ? "" : ", full backup");
-	}
-	return fflush(stdout) ? sm_fail(e, -errno, "stdout: %s", strerror(errno)) : 0;
 }
 
 /* ---- sending ---- */
@@ -177,11 +130,33 @@ static void fill_info(struct backup *b)
 	memcpy(g->label, s->label, sizeof(g->label));
 }
 
-static void on_progress(uint64_t done, void *arg)
+static void on_progress(uint64_t done, uint64_t out, void *arg)
 {
 	struct backup *b = arg;
 
-	snap_progress_update(b->progress, done, b->client.chan.bytes_out);
+	snap_progress_update(b->progress, done, out);
+}
+
+/* Read all of the plan and write it; then the last look at the source. */
+static int run_pipeline(struct backup *b, struct sink *k, struct sm_err *e)
+{
+	struct snap_progress_opts po = { .what = b->o->source->name, .quiet = b->o->quiet, .json = b->o->progress_json };
+	struct pipeline_options ro = { .level = b->o->level, .rate = b->o->dry_run ? 0 : b->o->rate, .progress = on_progress, .arg = b,
+				       .stop = b->o->stop };
+	struct source *s = b->o->source;
+	int err;
+
+	if (!k)
+		return sm_fail(e, -ENOMEM, "no memory");
+	b->progress = snap_progress_start(&po, b->plan.bytes);
+	err = pipeline_run(s, &b->plan, k, &ro, e);
+	if (!err)
+		err = s->ops->check(s, e);
+	if (!err && k->end)
+		err = k->end(k, e);
+	b->sent_bytes = k->bytes_out;
+	k->free(k);
+	return err;
 }
 
 static int commit(struct backup *b, struct sm_err *e)
@@ -197,8 +172,8 @@ static int commit(struct backup *b, struct sm_err *e)
 	if (!text)
 		return sm_fail(e, -ENOMEM, "no memory");
 	err = sm_client_commit(&b->client, text, &b->receipt, e);
-	if (!err && b->fd >= 0)
-		err = close_file(b, e);
+	if (!err && b->client.oneway)
+		err = outfile_finish(&b->out, e);
 	if (!err && notes_save(b->o->source, text, &note) && b->client.oneway)
 		snap_warn(NULL, "no increment can be put on this stream: %s", note.text);
 	free(text);
@@ -207,8 +182,6 @@ static int commit(struct backup *b, struct sm_err *e)
 
 static int send_all(struct backup *b, struct sm_err *e)
 {
-	struct snap_progress_opts po = { .what = b->o->source->name, .quiet = b->o->quiet, .json = b->o->progress_json };
-	struct pipeline_options ro = { .level = b->o->level, .progress = on_progress, .arg = b, .stop = b->o->stop };
 	char text[128];
 	int err;
 
@@ -217,14 +190,107 @@ static int send_all(struct backup *b, struct sm_err *e)
 			 (unsigned long long)b->plan.bytes);
 		say(b, text);
 	}
-	b->progress = snap_progress_start(&po, b->plan.bytes);
-	err = pipeline_run(b->o->source, &b->plan, &b->client, &ro, &b->sent, e);
-	if (!err)
-		err = b->o->source->ops->check(b->o->source, e);
+	err = run_pipeline(b, sink_frames(&b->client, &b->plan, &b->sent), e);
 	if (!err)
 		err = commit(b, e);
 	snap_progress_end(b->progress, !err);
 	return err;
+}
+
+/* ---- other formats ---- */
+
+/* A snapshot's name says which generation it is, where that is known, so that a diff does not fit on another of the same number. */
+static void snap_name(uint32_t number, const uint8_t uuid[SM_UUID], bool with_uuid, char name[64])
+{
+	char text[SM_UUID_TEXT] = "";
+
+	if (with_uuid)
+		sm_uuid_format(uuid, text);
+	snprintf(name, 64, with_uuid ? "snapdiff-%u-%.8s" : "snapdiff-%u", number, text);
+}
+
+static int format_sink(struct backup *b, int fd, bool fresh, struct sink **k, struct sm_err *e)
+{
+	const struct source *s = b->o->source;
+	char from[64], to[64];
+
+	if (b->o->format == FORMAT_RAW) {
+		*k = sink_raw(fd, s->size, fresh, &b->sent);
+		return 0;
+	}
+	snap_name(b->base.number, b->base.uuid, s->known_uuids, from);
+	snap_name(s->number, s->uuid, s->known_uuids, to);
+	return sink_rbd(fd, b->o->format == FORMAT_RBD2 ? 2 : 1, b->base.number ? from : NULL, to, s->size, &b->sent, k, e);
+}
+
+static int write_format(struct backup *b, struct sm_err *e)
+{
+	struct sink *k;
+	int err = format_sink(b, b->out.fd, outfile_new(&b->out), &k, e);
+
+	if (!err)
+		err = run_pipeline(b, k, e);
+	if (!err)
+		err = outfile_finish(&b->out, e);
+	snap_progress_end(b->progress, !err);
+	return err;
+}
+
+/* Everything but the writing. Of a stream's frames the payloads are counted: they are the same to a server. */
+static int measure(struct backup *b, struct sm_err *e)
+{
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC), err;
+	struct sm_client null;
+	struct sink *k = NULL;
+
+	if (fd < 0)
+		return sm_fail(e, -errno, "/dev/null: %s", strerror(errno));
+	if (b->o->format == FORMAT_STREAM) {
+		err = sm_client_stream(&null, fd, e);
+		k = sink_frames(&null, &b->plan, &b->sent);
+	} else {
+		err = format_sink(b, fd, false, &k, e);
+	}
+	if (!err)
+		err = run_pipeline(b, k, e);
+	snap_progress_end(b->progress, !err);
+	if (b->o->format == FORMAT_STREAM)
+		sm_client_end(&null, false);
+	close(fd);
+	return err;
+}
+
+static const char *const format_names[] = { "stream", "rbd-diff", "rbd-diff2", "raw" };
+
+static void print_json(FILE *f, json_t *o)
+{
+	char *text = sm_json_canonical(o);
+
+	fprintf(f, "%s\n", text ? text : "{}");
+	free(text);
+	json_decref(o);
+}
+
+static void print_written(const struct backup *b)
+{
+	FILE *f = b->out.fd == 1 ? stderr : stdout;
+	const struct source *s = b->o->source;
+	json_t *o;
+
+	if (!b->o->json) {
+		fprintf(f, "%s: %s, %llu bytes written\n", s->name, format_names[b->o->format], (unsigned long long)b->sent_bytes);
+		return;
+	}
+	o = json_object();
+	json_object_set_new(o, "generation", json_integer(s->number));
+	json_object_set_new(o, "base", b->base.number ? json_integer(b->base.number) : json_null());
+	json_object_set_new(o, "format", json_string(format_names[b->o->format]));
+	json_object_set_new(o, "size", json_integer(s->size));
+	json_object_set_new(o, "change_bytes", json_integer(b->plan.bytes));
+	json_object_set_new(o, "data_bytes", json_integer(b->sent.data_bytes));
+	json_object_set_new(o, "zero_bytes", json_integer(b->sent.zero_bytes));
+	json_object_set_new(o, "sent_bytes", json_integer(b->sent_bytes));
+	print_json(f, o);
 }
 
 static void print_receipt(const struct backup *b)
@@ -236,7 +302,6 @@ static void print_receipt(const struct backup *b)
 	sm_hex(b->receipt.manifest, SM_DIGEST, hash);
 	if (b->o->json) {
 		json_t *o = json_object();
-		char *text;
 
 		sm_json_set_text(o, "volume", s->volume_name);
 		json_object_set_new(o, "generation", json_integer(s->number));
@@ -249,13 +314,11 @@ static void print_receipt(const struct backup *b)
 		json_object_set_new(o, "resumed_bytes", json_integer(b->plan.have_bytes));
 		json_object_set_new(o, "sent_bytes", json_integer(b->client.chan.bytes_out));
 		json_object_set_new(o, "frames", json_integer(b->sent.frames));
+		json_object_set_new(o, "payload_bytes", json_integer(b->sent.payload_bytes));
 		json_object_set_new(o, "sequence", json_integer(b->receipt.sequence));
 		json_object_set_new(o, "stored_bytes", json_integer(b->receipt.stored_bytes));
 		json_object_set_new(o, "manifest", json_string(hash));
-		text = sm_json_canonical(o);
-		fprintf(f, "%s\n", text ? text : "{}");
-		free(text);
-		json_decref(o);
+		print_json(f, o);
 		return;
 	}
 	if (b->base.number)
@@ -268,20 +331,67 @@ static void print_receipt(const struct backup *b)
 			(unsigned long long)b->sent.frames, hash);
 }
 
+/* ---- dry run ---- */
+
+static void print_ranges(const struct plan *p, bool json)
+{
+	for (size_t i = 0; i < p->ranges.nr; i++) {
+		const struct range *r = sm_spill_at(&p->ranges, i);
+		unsigned long long offset = r->offset, length = r->length;
+
+		if (json)
+			printf("%s{\"offset\":%llu,\"length\":%llu%s}", i ? "," : "", offset, length, r->zero ? ",\"zero\":true" : "");
+		else
+			printf("%llu %llu%s\n", offset, length, r->zero ? " zero" : "");
+	}
+}
+
+static void print_measured(const struct backup *b, bool json)
+{
+	bool stream = b->o->format == FORMAT_STREAM;
+	unsigned long long frames = b->sent.frames, out = stream ? b->sent.payload_bytes : b->sent_bytes;
+
+	if (json)
+		printf(",\"data_bytes\":%llu,\"zero_bytes\":%llu,\"frames\":%llu,\"%s\":%llu", (unsigned long long)b->sent.data_bytes,
+		       (unsigned long long)b->sent.zero_bytes, frames, stream ? "payload_bytes" : "sent_bytes", out);
+	else
+		printf("# %llu bytes of data, %llu of zeros: %llu bytes %s\n", (unsigned long long)b->sent.data_bytes,
+		       (unsigned long long)b->sent.zero_bytes, out, stream ? "in frames, compressed" : "written");
+}
+
+static int print_plan(const struct backup *b, struct sm_err *e)
+{
+	const struct plan *p = &b->plan;
+	const struct base *base = &b->base;
+
+	if (b->o->json) {
+		json_t *reason = json_string(base->reason);
+		char *text = json_dumps(reason, JSON_ENCODE_ANY);
+
+		printf("{\"base\":%u,\"reason\":%s,\"extents\":[", base->number, text ? text : "\"\"");
+		print_ranges(p, true);
+		printf("],\"count\":%llu,\"bytes\":%llu", (unsigned long long)p->extents, (unsigned long long)p->bytes);
+		if (b->o->measure)
+			print_measured(b, true);
+		printf("}\n");
+		free(text);
+		json_decref(reason);
+	} else {
+		print_ranges(p, false);
+		printf("# %llu bytes in %llu extents, before compression%s\n", (unsigned long long)p->bytes,
+		       (unsigned long long)p->extents, base->number ? "" : ", full backup");
+		if (b->o->measure)
+			print_measured(b, false);
+	}
+	return fflush(stdout) ? sm_fail(e, -errno, "stdout: %s", strerror(errno)) : 0;
+}
+
 /* ---- all of it ---- */
 
-static int run(struct backup *b, struct sm_err *e)
+static int send_generation(struct backup *b, struct sm_err *e)
 {
-	struct source *s = b->o->source;
 	int err;
 
-	/* Pinned before anybody looks at it, so that what is planned is what is there. */
-	if (!b->o->dry_run && (err = s->ops->start(s, e)))
-		return err;
-	if ((err = open_dest(b, e)) || (err = make_plan(b, e)))
-		return err;
-	if (b->o->dry_run)
-		return print_plan(b, e);
 	fill_info(b);
 	err = sm_client_open(&b->client, &b->info, &plan_have_ops, &b->plan, &b->receipt, e);
 	b->published = err == 1;
@@ -294,7 +404,32 @@ static int run(struct backup *b, struct sm_err *e)
 			return err;
 	}
 	print_receipt(b);
-	return b->o->keep_bookmark ? s->ops->bookmark(s, e) : 0;
+	return 0;
+}
+
+static int run(struct backup *b, struct sm_err *e)
+{
+	const struct backup_options *o = b->o;
+	struct source *s = o->source;
+	int err;
+
+	/* Pinned before anybody looks at it, so that what is planned is what is there. */
+	if ((!o->dry_run || o->measure) && (err = s->ops->start(s, e)))
+		return err;
+	if ((err = open_dest(b, e)) || (err = make_plan(b, e)))
+		return err;
+	if (o->dry_run) {
+		err = o->measure ? measure(b, e) : 0;
+		return err ? err : print_plan(b, e);
+	}
+	if (o->format == FORMAT_STREAM) {
+		err = send_generation(b, e);
+	} else {
+		err = write_format(b, e);
+		if (!err)
+			print_written(b);
+	}
+	return !err && o->keep_bookmark ? s->ops->bookmark(s, e) : err;
 }
 
 int backup_run(const struct backup_options *o, struct sm_err *e)
@@ -305,15 +440,12 @@ int backup_run(const struct backup_options *o, struct sm_err *e)
 	if (!b)
 		return sm_fail(e, -ENOMEM, "no memory");
 	b->o = o;
-	b->fd = -1;
+	b->out.fd = -1;
 	plan_init(&b->plan);
 	err = run(b, e);
 	if (b->connected)
 		sm_client_end(&b->client, !err);
-	if (*b->part)
-		unlink(b->part);
-	if (b->fd >= 0)
-		close(b->fd);
+	outfile_close(&b->out);
 	plan_free(&b->plan);
 	free(b);
 	return err;

@@ -3,8 +3,7 @@
 #define SNAPBACKUP_BACKUP_H
 
 #include "dest.h"
-#include "plan.h"
-#include "session.h"
+#include "sink.h"
 #include "source.h"
 
 extern const struct snap_cmd cmd_enroll;
@@ -17,7 +16,10 @@ struct backup_options {
 	const char *dest_text;
 	enum base_mode base_mode;
 	uint32_t base;
+	enum backup_format format;
 	int level;
+	uint64_t rate;			/* bytes a second; 0: no limit */
+	bool measure;			/* with dry_run: read all that would be sent, and count */
 	bool dry_run, quiet, progress_json, json, keep_bookmark, force;
 	const volatile int *stop;
 };
@@ -29,6 +31,7 @@ int backup_run(const struct backup_options *o, struct sm_err *e);
 struct base {
 	uint32_t number;
 	uint64_t size;
+	uint8_t uuid[SM_UUID];		/* zeros: not known */
 	uint8_t manifest[SM_DIGEST];
 	char reason[256];
 };

@@ -47,17 +47,18 @@ static int consider(const struct sm_listed *l, void *arg)
 	if (!find_candidate(s, g) || g->number >= x->older_than || g->number <= x->best->number)
 		return 0;
 	x->best->number = g->number;
+	memcpy(x->best->uuid, g->uuid, SM_UUID);
 	x->best->size = g->size;
 	memcpy(x->best->manifest, l->hash, SM_DIGEST);
 	return 0;
 }
 
-static bool have_candidate(const struct source *s, uint32_t number)
+static const struct candidate *have_candidate(const struct source *s, uint32_t number)
 {
 	for (size_t i = 0; i < s->nr_candidates; i++)
 		if (s->candidates[i].number == number)
-			return true;
-	return false;
+			return &s->candidates[i];
+	return NULL;
 }
 
 static int nothing_found(const struct search *x, struct base *b, struct sm_err *e)
@@ -98,9 +99,36 @@ static int choose_remote(const struct backup_options *o, struct sm_client *c, ui
 	err = sm_client_list(c, uuid, o->base_mode == BASE_AUTO ? AUTO_NEWEST : 0, consider, &x, e);
 	if (!err && !b->number && o->base_mode == BASE_AUTO)
 		err = sm_client_list(c, uuid, 0, consider, &x, e);
+	if (!err && b->number)
+		snprintf(b->reason, sizeof(b->reason), o->base_mode == BASE_NUMBER ? "asked for" :
+			 "the newest that is here and on the media server");
 	if (err || b->number)
 		return err;
 	return nothing_found(&x, b, e);
+}
+
+/* Nobody to ask: the increment is on what the caller says, and whoever applies it finds out. */
+static int choose_oneway(const struct backup_options *o, struct base *b, struct sm_err *e)
+{
+	const struct candidate *c = have_candidate(o->source, o->base);
+
+	snprintf(b->reason, sizeof(b->reason), "asked for");
+	if (o->base_mode == BASE_AUTO) {
+		snprintf(b->reason, sizeof(b->reason), "a stream cannot say what it is added to (--base N can)");
+		return 0;
+	}
+	if (o->base <= o->source->suspect)
+		return sm_fail(e, -ESTALE, "%s: base %u is suspect, what changed since then is not certain (--base none sends all)",
+			       o->source->name, o->base);
+	if (!c)
+		return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it",
+			       o->source->name, o->base);
+	if (o->format == FORMAT_STREAM)
+		return notes_load(o->source, o->base, b, e);
+	b->number = c->number;
+	b->size = c->size;
+	memcpy(b->uuid, c->uuid, SM_UUID);
+	return 0;
 }
 
 int base_choose(const struct backup_options *o, struct sm_client *c, uint32_t older_than, struct base *b, struct sm_err *e)
@@ -112,15 +140,5 @@ int base_choose(const struct backup_options *o, struct sm_client *c, uint32_t ol
 	}
 	if (!c->oneway)
 		return choose_remote(o, c, older_than, b, e);
-	if (o->base_mode == BASE_AUTO) {
-		snprintf(b->reason, sizeof(b->reason), "a stream cannot say what it is added to (--base N can)");
-		return 0;
-	}
-	if (o->base <= o->source->suspect)
-		return sm_fail(e, -ESTALE, "%s: base %u is suspect, what changed since then is not certain (--base none sends all)",
-			       o->source->name, o->base);
-	if (!have_candidate(o->source, o->base))
-		return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it",
-			       o->source->name, o->base);
-	return notes_load(o->source, o->base, b, e);
+	return choose_oneway(o, b, e);
 }

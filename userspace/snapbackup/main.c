@@ -17,9 +17,10 @@ static void on_signal(int sig)
 }
 
 struct arguments {
-	const char *dest, *base, *keep, *image, *base_image, *uuid, *gen_uuid, *volume_name;
+	const char *dest, *base, *keep, *format, *image, *base_image, *uuid, *gen_uuid, *volume_name;
 	uint32_t gen, level;
-	bool dry_run, quiet, progress_json, json, force;
+	uint64_t rate;
+	bool measure, dry_run, quiet, progress_json, json, force;
 };
 
 static const char help[] =
@@ -27,7 +28,7 @@ static const char help[] =
 	"  HOST[:PORT]              a media server: TLS, once \"snapbackup enroll HOST\" has been run\n"
 	"  ssh://[USER@]HOST[/REPO] snapmediad over ssh; $SNAPDIFF_SSH replaces the command \"ssh\"\n"
 	"  REPO                     a repository directory on this machine\n"
-	"  - or FILE                a self-contained stream\n"
+	"  - or FILE                a self-contained stream, or with --format: rbd-diff, rbd-diff2 (for \"rbd import-diff\"), raw\n"
 	"--base auto takes the newest older generation or bookmark that both sides know, else sends all and says why.\n"
 	"A backup that broke off is taken up where it was when the same command is run again.\n"
 	"--image backs up a plain image or idle device instead; its changes are found by comparing with --base-image,\n"
@@ -59,6 +60,18 @@ static int parse_base(const char *text, struct backup_options *o)
 	return 0;
 }
 
+static int parse_format(const char *text, enum backup_format *f)
+{
+	static const char *const names[] = { "stream", "rbd-diff", "rbd-diff2", "raw" };
+
+	for (size_t i = 0; text && i < sizeof(names) / sizeof(*names); i++)
+		if (!strcmp(text, names[i])) {
+			*f = i;
+			return 0;
+		}
+	return text ? -EINVAL : 0;
+}
+
 static int usage(const struct arguments *a, struct backup_options *o, int argc)
 {
 	if (!a->gen || !a->dest)
@@ -69,6 +82,12 @@ static int usage(const struct arguments *a, struct backup_options *o, int argc)
 		return snap_usage_error("--base: must be older than --gen");
 	if (a->keep && strcmp(a->keep, "bookmark"))
 		return snap_usage_error("--keep: only \"bookmark\"");
+	if (parse_format(a->format, &o->format))
+		return snap_usage_error("--format: stream, rbd-diff, rbd-diff2 or raw");
+	if (o->format == FORMAT_RAW && o->base_mode == BASE_NUMBER)
+		return snap_usage_error("--format raw is always all of it: no --base");
+	if (a->measure && !a->dry_run)
+		return snap_usage_error("--measure belongs to --dry-run");
 	if (a->level > 19)
 		return snap_usage_error("--compress: 0 to 19");
 	if (!a->image && (a->base_image || a->uuid || a->gen_uuid || a->volume_name))
@@ -107,8 +126,11 @@ static int run(int argc, char **argv)
 		{ "dest", 'd', SNAP_OPT_STRING, "DEST", &a.dest, "where to" },
 		{ "base", 'b', SNAP_OPT_STRING, "M|auto|none", &a.base, "send what differs from generation M (default auto)" },
 		{ "compress", 'z', SNAP_OPT_U32, "LEVEL", &a.level, "zstd level, 0 for none (default 1)" },
+		{ "format", 0, SNAP_OPT_STRING, "FORMAT", &a.format, "for - and FILE: stream (default), rbd-diff, rbd-diff2 or raw" },
+		{ "rate", 0, SNAP_OPT_SIZE, "BYTES", &a.rate, "send no more than so much a second" },
 		{ "keep", 0, SNAP_OPT_STRING, "bookmark", &a.keep, "afterwards turn the generation into a bookmark" },
 		{ "dry-run", 'n', SNAP_OPT_FLAG, NULL, &a.dry_run, "print what would be sent: extents and bytes" },
+		{ "measure", 0, SNAP_OPT_FLAG, NULL, &a.measure, "with --dry-run: read it all, print what it would come to" },
 		{ "force", 0, SNAP_OPT_FLAG, NULL, &a.force, "replace an existing stream file" },
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &a.quiet, "no progress, only the receipt" },
 		{ "progress-json", 0, SNAP_OPT_FLAG, NULL, &a.progress_json, "progress as lines of JSON on stderr" },
@@ -134,6 +156,8 @@ static int run(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	o.dest_text = a.dest;
 	o.level = a.level;
+	o.rate = a.rate;
+	o.measure = a.measure;
 	o.dry_run = a.dry_run;
 	o.quiet = a.quiet;
 	o.progress_json = a.progress_json;

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- *	plan ──► cut ──► ring of jobs ──► workers: read, zeros out, hash, zstd ──► writer, in order ──► session
+ *	plan ──► cut ──► ring of jobs ──► workers: read, zeros out, hash, zstd ──► writer, in order ──► sink
  *
  *	job:  FREE ──(main: cut)──► READY ──(worker)──► BUSY ──► DONE ──(main: write)──► FREE
  *
  * The ring is filled at its tail and emptied at its head by one thread, which also writes; workers take READY jobs in order.
- * One mutex, held for the moves only.
- *
- * Frames of data ascend, and zeros are gathered into few frames and ascend among themselves: so both
- * parts of the map hash are made on the way, in no memory. What a resumed upload holds already is merged in.
+ * One mutex, held for the moves only. Each worker has one read under way, so there are at least two even on one processor: the
+ * device is not idle while a frame is compressed.
  */
 #include "pipeline.h"
 
@@ -16,6 +14,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define JOB_EXTENTS	(SM_SEND_RAW / SM_BLOCK + 1)
@@ -38,6 +37,7 @@ struct job {
 struct ring {
 	struct source *s;
 	int level;
+	bool pack;
 	struct job *job;
 	uint32_t nr, head, tail, used, next;	/* next: the first that no worker has taken */
 	pthread_mutex_t lock;
@@ -93,7 +93,7 @@ static int work(struct ring *r, struct job *j)
 	}
 	for (uint32_t i = 0; !err && i < j->nr; i++)
 		err = read_extent(r, j, &j->x[i]);
-	if (err || !j->raw_length)
+	if (err || !j->raw_length || !r->pack)
 		return err;
 	j->payload_length = sm_data_pack(j->data, j->nr_data, j->raw, j->raw_length, r->level, j->payload, &j->err);
 	return j->payload_length < 0 ? (int)j->payload_length : 0;
@@ -166,120 +166,51 @@ static bool cut_job(struct plan *p, struct range *rest, struct job *j)
 
 /* ---- writing ---- */
 
-struct writer {
-	struct sm_client *c;
-	struct plan *p;
-	struct sm_map_hash map;
-	size_t at_leaf, at_zero;	/* of what the server has */
-	struct sent *sent;
-	uint32_t nr_zero;
-	struct {
-		struct sm_wire_zero head;
-		struct sm_wire_extent x[SM_MAX_EXTENTS];
-	} __attribute__((packed)) zero;
-};
-
-static int not_in_order(struct sm_err *e)
+static int write_job(struct sink *k, struct job *j, struct sm_err *e)
 {
-	return sm_fail(e, -EPROTO, "the server has something else than was sent");
-}
-
-static int merge_leaves(struct writer *w, uint64_t before, struct sm_err *e)
-{
-	for (; w->at_leaf < w->p->have_leaves.nr; w->at_leaf++) {
-		const struct have_leaf *l = sm_spill_at(&w->p->have_leaves, w->at_leaf);
-
-		if (l->first >= before)
-			break;
-		if (sm_map_hash_data(&w->map, l->first, l->digest))
-			return not_in_order(e);
-	}
-	return 0;
-}
-
-static int merge_zeros(struct writer *w, uint64_t before, struct sm_err *e)
-{
-	for (; w->at_zero < w->p->have_zeros.nr; w->at_zero++) {
-		const struct sm_extent *x = sm_spill_at(&w->p->have_zeros, w->at_zero);
-
-		if (x->offset >= before)
-			break;
-		if (sm_map_hash_zero(&w->map, x->offset, x->length))
-			return not_in_order(e);
-	}
-	return 0;
-}
-
-static int flush_zeros(struct writer *w, struct sm_err *e)
-{
-	uint32_t nr = w->nr_zero;
-
-	if (!nr)
-		return 0;
-	w->nr_zero = 0;
-	w->zero.head = (struct sm_wire_zero){ htole32(nr), 0 };
-	return sm_client_send(w->c, SM_ZERO, &w->zero, sizeof(w->zero.head) + nr * sizeof(w->zero.x[0]), e);
-}
-
-static int write_zero(struct writer *w, const struct sm_extent *x, struct sm_err *e)
-{
-	struct sm_wire_extent *last = w->nr_zero ? &w->zero.x[w->nr_zero - 1] : NULL;
-	int err = merge_zeros(w, x->offset, e);
-
-	if (err)
-		return err;
-	if (sm_map_hash_zero(&w->map, x->offset, x->length))
-		return not_in_order(e);
-	w->sent->zero_bytes += x->length;
-	if (last && le64toh(last->offset) + le64toh(last->length) == x->offset) {
-		last->length = htole64(le64toh(last->length) + x->length);
-		return 0;
-	}
-	if (w->nr_zero == SM_MAX_EXTENTS && (err = flush_zeros(w, e)))
-		return err;
-	w->zero.x[w->nr_zero++] = (struct sm_wire_extent){ htole64(x->offset), htole64(x->length) };
-	return 0;
-}
-
-static int write_data(struct writer *w, struct job *j, struct sm_err *e)
-{
-	uint8_t leaf[SM_DIGEST];
-	struct sm_data d;
-	const struct sm_extent *last = &j->data[j->nr_data - 1];
-	int err = sm_data_parse(j->payload, j->payload_length, last->offset + last->length, false, &d, e);
-
-	if (err || (err = merge_leaves(w, j->data[0].offset, e)))
-		return err;
-	sm_data_leaf(&d, leaf);
-	if (sm_map_hash_data(&w->map, j->data[0].offset, leaf))
-		return not_in_order(e);
-	w->sent->data_bytes += j->raw_length;
-	return sm_client_send(w->c, SM_DATA, j->payload, j->payload_length, e);
-}
-
-static int write_job(struct writer *w, struct job *j, struct sm_err *e)
-{
-	int err = 0;
+	const struct batch b = { j->nr_data, j->nr_zero, j->data, j->zeros, j->raw, j->raw_length, j->payload, j->payload_length };
 
 	if (j->failed) {
 		*e = j->err;
 		return j->failed;
 	}
 	if (!j->zero)
-		w->sent->read_bytes += j->bytes;
-	for (uint32_t i = 0; !err && i < j->nr_zero; i++)
-		err = write_zero(w, &j->zeros[i], e);
-	if (!err && j->nr_data)
-		err = write_data(w, j, e);
-	return err;
+		k->sent->read_bytes += j->bytes;
+	return k->write(k, &b, e);
+}
+
+static uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + t.tv_nsec;
+}
+
+/* Wait as long as it takes until what has gone out is no more than the rate allows since the start. */
+static int keep_rate(const struct pipeline_options *o, uint64_t start, uint64_t out, struct sm_err *e)
+{
+	while (o->rate) {
+		uint64_t due = start + (uint64_t)((double)out / o->rate * 1e9), now = clock_ns(), wait = due - now;
+		struct timespec ts;
+
+		if (o->stop && *o->stop)
+			return sm_fail(e, -ECANCELED, "interrupted");
+		if (now >= due)
+			break;
+		wait = wait < 100000000 ? wait : 100000000;
+		ts = (struct timespec){ 0, wait };
+		nanosleep(&ts, NULL);
+	}
+	return 0;
 }
 
 /* ---- all together ---- */
 
-static int fill_and_drain(struct ring *r, struct writer *w, const struct pipeline_options *o, struct sm_err *e)
+static int fill_and_drain(struct ring *r, struct plan *p, struct sink *k, const struct pipeline_options *o, struct sm_err *e)
 {
+	uint64_t done = p->have_bytes, start = clock_ns(), out = k->bytes_out;
 	struct range rest = { 0 };
-	uint64_t done = w->p->have_bytes;
 	bool more = true;
 	int err = 0;
 
@@ -287,7 +218,7 @@ static int fill_and_drain(struct ring *r, struct writer *w, const struct pipelin
 		struct job *j;
 
 		while (more && r->used < r->nr) {
-			more = cut_job(w->p, &rest, &r->job[r->tail]);
+			more = cut_job(p, &rest, &r->job[r->tail]);
 			if (!more)
 				break;
 			pthread_mutex_lock(&r->lock);
@@ -304,10 +235,12 @@ static int fill_and_drain(struct ring *r, struct writer *w, const struct pipelin
 		while (j->state != DONE)
 			pthread_cond_wait(&r->done, &r->lock);
 		pthread_mutex_unlock(&r->lock);
-		err = o->stop && *o->stop ? sm_fail(e, -ECANCELED, "interrupted") : write_job(w, j, e);
+		err = o->stop && *o->stop ? sm_fail(e, -ECANCELED, "interrupted") : write_job(k, j, e);
 		done += j->bytes;
 		if (o->progress)
-			o->progress(done, o->arg);
+			o->progress(done, k->bytes_out, o->arg);
+		if (!err)
+			err = keep_rate(o, start, k->bytes_out - out, e);
 		pthread_mutex_lock(&r->lock);
 		j->state = FREE;
 		pthread_mutex_unlock(&r->lock);
@@ -342,9 +275,10 @@ static void free_ring(struct ring *r)
 	free(r->job);
 }
 
-static int run_threads(struct ring *r, int threads, struct writer *w, const struct pipeline_options *o, struct sm_err *e)
+static int run_threads(struct ring *r, int threads, struct plan *p, struct sink *k, const struct pipeline_options *o,
+		       struct sm_err *e)
 {
-	pthread_t t[8];
+	pthread_t t[PIPELINE_MAX];
 	int n = 0, err = 0;
 
 	while (n < threads && !pthread_create(&t[n], NULL, worker, r))
@@ -352,7 +286,7 @@ static int run_threads(struct ring *r, int threads, struct writer *w, const stru
 	if (!n)
 		err = sm_fail(e, -EAGAIN, "cannot start a thread");
 	else
-		err = fill_and_drain(r, w, o, e);
+		err = fill_and_drain(r, p, k, o, e);
 	pthread_mutex_lock(&r->lock);
 	r->quit = true;
 	pthread_cond_broadcast(&r->ready);
@@ -362,31 +296,22 @@ static int run_threads(struct ring *r, int threads, struct writer *w, const stru
 	return err;
 }
 
-int pipeline_run(struct source *s, struct plan *p, struct sm_client *c, const struct pipeline_options *o, struct sent *sent,
-		 struct sm_err *e)
+int pipeline_run(struct source *s, struct plan *p, struct sink *k, const struct pipeline_options *o, struct sm_err *e)
 {
-	struct ring r = { .s = s, .level = o->level, .lock = PTHREAD_MUTEX_INITIALIZER,
+	struct ring r = { .s = s, .level = o->level, .pack = k->pack, .lock = PTHREAD_MUTEX_INITIALIZER,
 			  .ready = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER };
-	int threads = o->threads ? o->threads : sysconf(_SC_NPROCESSORS_ONLN), err;
-	struct writer *w = calloc(1, sizeof(*w));
+	int threads = pipeline_threads(o->threads), err;
 
-	memset(sent, 0, sizeof(*sent));
-	sent->data_bytes = p->have_data;
-	sent->zero_bytes = p->have_zero;
-	threads = threads < 1 ? 1 : threads > 8 ? 8 : threads;
-	err = w && !make_ring(&r, threads) ? 0 : sm_fail(e, -ENOMEM, "no memory");
-	if (!err) {
-		w->c = c;
-		w->p = p;
-		w->sent = sent;
-		sm_map_hash_init(&w->map);
-		err = run_threads(&r, threads, w, o, e);
-		if (!err && !(err = flush_zeros(w, e)) && !(err = merge_leaves(w, UINT64_MAX, e)))
-			err = merge_zeros(w, UINT64_MAX, e);
-		sent->frames = w->map.frames;
-		sm_map_hash_final(&w->map, sent->map_hash);
-	}
+	err = make_ring(&r, threads) ? sm_fail(e, -ENOMEM, "no memory") : run_threads(&r, threads, p, k, o, e);
+	if (!err)
+		err = k->flush(k, e);
 	free_ring(&r);
-	free(w);
 	return err;
+}
+
+int pipeline_threads(int wanted)
+{
+	int n = wanted ? wanted : sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < PIPELINE_MIN ? PIPELINE_MIN : n > PIPELINE_MAX ? PIPELINE_MAX : n;
 }

@@ -6,30 +6,28 @@
 #ifndef SNAPBACKUP_PIPELINE_H
 #define SNAPBACKUP_PIPELINE_H
 
-#include "plan.h"
-#include "session.h"
+#include "sink.h"
 
-struct sent {
-	uint64_t frames;		/* DATA frames of the whole backup, resumed ones included */
-	uint64_t data_bytes, zero_bytes;
-	uint64_t read_bytes;		/* of the source, now */
-	uint8_t map_hash[SM_DIGEST];
-};
+#define PIPELINE_MIN	2
+#define PIPELINE_MAX	8
 
 struct pipeline_options {
 	int level;			/* zstd; 0 none */
-	int threads;			/* 0: as many as processors, at most 8 */
-	void (*progress)(uint64_t done, void *arg);	/* bytes of the plan */
+	int threads;			/* 0: as many as processors, within the limits above */
+	uint64_t rate;			/* bytes a second that go out, on average; 0: no limit */
+	void (*progress)(uint64_t done, uint64_t out, void *arg);	/* bytes of the plan, bytes that have gone out */
 	void *arg;
 	const volatile int *stop;	/* set: give up */
 };
 
 /**
- * pipeline_run() - send all of a plan
+ * pipeline_run() - send all of a plan, and flush the sink
  *
  * Blocks. A read error ends it: nothing unread ever becomes zeros.
  */
-int pipeline_run(struct source *s, struct plan *p, struct sm_client *c, const struct pipeline_options *o, struct sent *sent,
-		 struct sm_err *e);
+int pipeline_run(struct source *s, struct plan *p, struct sink *k, const struct pipeline_options *o, struct sm_err *e);
+
+/* pipeline_threads() - how many for @wanted (0: what fits the machine) */
+int pipeline_threads(int wanted);
 
 #endif

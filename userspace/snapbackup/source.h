@@ -18,6 +18,7 @@ struct range {
 struct candidate {
 	uint32_t number;
 	uint8_t uuid[SM_UUID];
+	uint64_t size;
 };
 
 struct source {
@@ -32,6 +33,7 @@ struct source {
 	uint32_t suspect;		/* the newest older generation that cannot be one, because the machine stopped without a detach; 0: none */
 	void (*tick)(void *arg);	/* called now and then during long work; may be NULL */
 	void *tick_arg;
+	bool known_uuids;		/* of the candidates, and ours is the same at every attempt */
 	bool fixed_base;		/* the base's uuid is not known here: the server's word for its number counts */
 };
 

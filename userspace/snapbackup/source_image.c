@@ -225,6 +225,7 @@ static int describe(struct image *m, const struct image_options *o, struct sm_er
 		if (!m->s.candidates)
 			return sm_fail(e, -ENOMEM, "no memory");
 		m->s.candidates->number = o->base;
+		m->s.candidates->size = m->base_size;
 		m->s.nr_candidates = 1;
 		m->s.fixed_base = true;
 	}

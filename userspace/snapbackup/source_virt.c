@@ -210,6 +210,7 @@ static int load_candidates(struct virt *v, struct snap_err *se)
 			struct candidate *c = &v->s.candidates[v->s.nr_candidates++];
 
 			c->number = g[i].number;
+			c->size = g[i].size;
 			memcpy(c->uuid, g[i].uuid, SM_UUID);
 		}
 	free(g);
@@ -251,6 +252,7 @@ int source_volume(const char *name, uint32_t number, struct source **s, struct s
 	v->s.ops = &virt_ops;
 	v->s.number = number;
 	v->fd = v->claim = -1;
+	v->s.known_uuids = true;
 	err = snap_nl_open(&v->nl, &se);
 	if (!err && name && strlen(name) >= sizeof(v->volume))
 		err = snap_err_set(&se, -EINVAL, name, "name too long");

@@ -195,6 +195,23 @@ stream()
 	[ "$out" = "$(cat /tmp/sum.4)" ]
 }
 
+# A diff of a generation on a bookmark: its names say which ones, and it makes the one of the other.
+rbd_diff()
+{
+	local from to apply=${BASH_SOURCE%/*}/../../e2e/rbd-diff.py
+	read -r from to <<< "$(snapctl list vol --json | python3 -c "
+import json, sys
+g = {x['generation']: x['uuid'][:8] for x in json.load(sys.stdin)['generations']}
+print('snapdiff-3-' + g[3], 'snapdiff-4-' + g[4])")"
+	snaprestore --from 127.0.0.1 --volume vol --gen 3 --to /tmp/r -q --force || return 1
+	works snapbackup vol --gen 4 --base 3 --dest /tmp/diff --format rbd-diff -q || return 1
+	works "$apply" apply /tmp/diff /tmp/r || return 1
+	[[ $out == *"\"from\": \"$from\""* && $out == *"\"to\": \"$to\""* ]] || return 1
+	out=$(sha256sum < /tmp/r | cut -d' ' -f1)
+	rm -f /tmp/r /tmp/diff
+	[ "$out" = "$(cat /tmp/sum.4 | cut -d, -f1)" ]
+}
+
 to_device()
 {
 	works snaprestore --from 127.0.0.1 --volume vol --gen 3 --to "$DISK3" -q || return 1
@@ -256,6 +273,7 @@ ok "explicit base that the server has not" wrong_base
 ok "unknown generation, bookmark, volume" no_such_generation
 ok "connection cut: nothing visible, nothing left behind, then resumed" cut_and_resumed
 ok "stream through a pipe" stream
+ok "rbd diff on a bookmark" rbd_diff
 ok "restore to a device" to_device
 ok "not onto a primary, a mounted or a small device" not_onto_what_is_used
 ok "damaged chunk: no backup" rot_is_no_backup
