@@ -55,7 +55,7 @@ CORE_INC := -Imodule/core -Iuserspace/shim -Imodule/uapi
 PROGRAMS := snapctl snapmeta snapbackup snaprestore snapagentd snapmediad snapmedia
 programs := $(foreach p,$(PROGRAMS),$(if $(shell grep -l '^int main\>' userspace/$(p)/*.c 2>/dev/null),$(p)))
 CORE_USERS := snapctl snapmeta
-MEDIA_USERS := snapbackup snaprestore snapmediad snapmedia snapagentd
+MEDIA_USERS := snapbackup snaprestore snapmediad snapmedia snapagentd snapctl
 
 core_src := $(wildcard module/core/*.c) $(wildcard userspace/shim/*.c)
 lib_src := $(wildcard userspace/lib/*.c)

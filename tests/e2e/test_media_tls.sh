@@ -53,7 +53,7 @@ wrong_server() {	# somebody else at that address
 	snapmediad init "$W/evil" >/dev/null && snapmedia client add nas --repo "$W/evil" --role backup \
 		--pin "$(snapmedia client list --repo "$W/repo" -o name,pin -n | awk '$1 == "nas" { print $2 }')" || return 1
 	start "$W/evil" --listen "$HOST:$PORT" || return 1
-	refused 2 "not the media server whose pin" back nas 2 || return 1
+	refused 2 "not the server whose pin" back nas 2 || return 1
 	stop
 	[ -z "$(find "$W/evil/objects" "$W/evil/uploads" -type f)" ] && start "$W/repo" --listen "$HOST:$PORT" --http 127.0.0.1:17420
 }

@@ -277,12 +277,14 @@ static void print_kept(struct snap_out *out)
 
 /* ---- JSON ---- */
 
-static json_t *cell_json(const struct snap_col *col, const struct cell *c)
+static json_t *cell_json(const struct snap_col *col, const struct cell *c, bool raw)
 {
 	char buf[64];
 
 	if (!c->set)
 		return json_null();
+	if (raw && (col->type == SNAP_COL_TIME || col->type == SNAP_COL_PERCENT))
+		return json_integer(c->num);
 	switch (col->type) {
 	case SNAP_COL_STRING:
 		return json_string(c->str ? c->str : "");
@@ -313,7 +315,7 @@ static int row_json(struct snap_out *out)
 	for (i = 0; i < out->nshown && !err; i++) {
 		const struct snap_col *col = &out->cols[out->shown[i]];
 
-		if (json_object_set_new(obj, col->key, cell_json(col, &out->row[out->shown[i]])))
+		if (json_object_set_new(obj, col->key, cell_json(col, &out->row[out->shown[i]], out->opts.raw)))
 			err = -ENOMEM;
 	}
 	if (!err && !out->opts.lines && out->rows)
@@ -426,6 +428,27 @@ void snap_out_uuid(struct snap_out *out, size_t col, const uint8_t uuid[16])
 {
 	memcpy(out->row[col].uuid, uuid, 16);
 	out->row[col].set = true;
+}
+
+void snap_out_json(struct snap_out *out, const struct json_t *row)
+{
+	uint8_t uuid[16];
+
+	for (size_t i = 0; i < out->ncols; i++) {
+		const json_t *v = json_object_get(row, out->cols[i].key);
+		enum snap_col_type type = out->cols[i].type;
+
+		if (json_is_boolean(v) && type == SNAP_COL_BOOL)
+			snap_out_num(out, i, json_is_true(v));
+		else if (json_is_boolean(v) && type == SNAP_COL_STRING)
+			snap_out_str(out, i, json_is_true(v) ? "yes" : NULL);
+		else if (json_is_string(v) && type == SNAP_COL_UUID && !snap_parse_uuid(json_string_value(v), uuid))
+			snap_out_uuid(out, i, uuid);
+		else if (json_is_string(v) && type == SNAP_COL_STRING && json_string_length(v))
+			snap_out_str(out, i, json_string_value(v));
+		else if (json_is_integer(v) && json_integer_value(v) >= 0 && type != SNAP_COL_STRING && type != SNAP_COL_UUID)
+			snap_out_num(out, i, json_integer_value(v));
+	}
 }
 
 static void clear_row(struct snap_out *out)

@@ -47,6 +47,7 @@ enum snap_out_layout { SNAP_OUT_TABLE, SNAP_OUT_STREAM, SNAP_OUT_RECORD };
 struct snap_out_opts {
 	bool json;
 	bool lines;			/* JSON: an object a line */
+	bool raw;			/* JSON: times and percents as numbers, for snap_out_json() */
 	bool bytes;
 	bool noheadings;
 	const char *columns;		/* "a,b" replaces, "+a,b" adds to the default; NULL: default */
@@ -70,6 +71,10 @@ int snap_out_open(struct snap_out **out, const char *list, enum snap_out_layout 
 void snap_out_str(struct snap_out *out, size_t col, const char *value);	/* NULL leaves it unset */
 void snap_out_num(struct snap_out *out, size_t col, uint64_t value);	/* all types but STRING, UUID */
 void snap_out_uuid(struct snap_out *out, size_t col, const uint8_t uuid[16]);
+
+/** snap_out_json() - set the cells that @row has members for, a JSON object from anywhere: what has not the column's type is not there. */
+struct json_t;
+void snap_out_json(struct snap_out *out, const struct json_t *row);
 
 /** snap_out_row() - end the row. Return: 0, -ENOMEM, -EPIPE and the like when output fails. */
 int snap_out_row(struct snap_out *out);

@@ -27,6 +27,7 @@ struct sm_dest {
 	char host[256];		/* ssh: with USER@ */
 	char port[16];		/* "" for ssh: its default */
 	char path[PATH_MAX];	/* file, repository; ssh: repository there, or "" */
+	bool agent;		/* not a media server: a storage host's agent (agent.h) */
 };
 
 int sm_dest_parse(const char *text, struct sm_dest *d, struct sm_err *e);

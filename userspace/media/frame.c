@@ -179,7 +179,7 @@ static ssize_t read_tls(struct sm_chan *c, void *buf, size_t len, struct sm_err 
 		if (r == -EAGAIN)
 			r = wait_tls(c, events);
 		if (r == -EACCES)
-			return sm_fail(e, r, "connection: the media server does not know our key (or does no longer)");
+			return sm_fail(e, r, "connection: the server does not know our key (or does no longer)");
 		if (r)
 			return sm_fail(e, r, "connection: cannot receive: %s", strerror(-r));
 	}

@@ -225,6 +225,6 @@ int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, stru
 	if (f.type == SM_COMMIT && !in->restore)
 		return end_of_stream(in, &f, e);
 	if (f.type == SM_ERROR)
-		return sm_remote_error(&f, e);
+		return sm_remote_error("media server", &f, e);
 	return sm_fail(e, -EPROTO, "frame of type %u does not belong here", f.type);
 }

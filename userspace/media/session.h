@@ -47,8 +47,8 @@ void sm_send_error(struct sm_chan *c, int err, const char *text);
 /* Words for errno in ERROR frames. */
 const char *sm_error_word(int err);
 int sm_error_number(const char *word);
-/** sm_remote_error() - an SM_ERROR frame as @e: the server's own words for what went wrong. Return: its errno, -EPROTO when it is none */
-int sm_remote_error(const struct sm_frame *f, struct sm_err *e);
+/** sm_remote_error() - an SM_ERROR frame as @e: "@peer: " and its own words for what went wrong. Return: its errno, -EPROTO when it is none */
+int sm_remote_error(const char *peer, const struct sm_frame *f, struct sm_err *e);
 
 /* What LISTED and RESTORING say. */
 struct sm_listed {
@@ -64,6 +64,7 @@ struct sm_client {
 	struct sm_chan chan;
 	struct sm_carrier carrier;
 	bool oneway;			/* a stream: nobody answers */
+	const char *peer;		/* what it is, for messages */
 	uint8_t repository[SM_UUID];
 	uint32_t roles;			/* granted */
 	uint64_t credit, sent, acked;	/* payload bytes */

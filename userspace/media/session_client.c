@@ -18,13 +18,13 @@ static int expect(struct sm_client *c, struct sm_frame *f, struct sm_err *e)
 	if (r < 0)
 		return r;
 	if (!r)
-		return sm_fail(e, -EPIPE, "media server: closed the connection");
-	return f->type == SM_ERROR ? sm_remote_error(f, e) : 0;
+		return sm_fail(e, -EPIPE, "%s: closed the connection", c->peer);
+	return f->type == SM_ERROR ? sm_remote_error(c->peer, f, e) : 0;
 }
 
-static int unexpected(const struct sm_frame *f, struct sm_err *e)
+static int unexpected(const struct sm_client *c, const struct sm_frame *f, struct sm_err *e)
 {
-	return sm_fail(e, -EPROTO, "media server: sent a frame of type %u now", f->type);
+	return sm_fail(e, -EPROTO, "%s: sent a frame of type %u now", c->peer, f->type);
 }
 
 /* Sending fails when the server has given up; why is the better message, and it may be waiting for us. */
@@ -39,7 +39,7 @@ static int send_failed(struct sm_client *c, int err, struct sm_err *e)
 		return err;
 	while ((r = sm_chan_recv(&c->chan, &f, &why)) > 0)
 		if (f.type == SM_ERROR)
-			return sm_remote_error(&f, e);
+			return sm_remote_error(c->peer, &f, e);
 	return r == -EACCES ? sm_fail(e, r, "%s", why.text) : err;
 }
 
@@ -58,8 +58,8 @@ static int hello(struct sm_client *c, uint32_t role, struct sm_err *e)
 	memcpy(c->repository, h.repository, SM_UUID);
 	c->roles = le32toh(h.roles) & role;
 	if (!c->roles)
-		return sm_fail(e, -EACCES, "media server: this client does not have the role that it takes (%s)",
-			       sm_roles_text(role, text));
+		return sm_fail(e, -EACCES, "%s: this client does not have the role that it takes (%s)",
+			       c->peer, sm_roles_text(role, text));
 	return 0;
 }
 
@@ -68,6 +68,7 @@ int sm_client_connect(struct sm_client *c, const struct sm_dest *d, uint32_t rol
 	int err;
 
 	memset(c, 0, sizeof(*c));
+	c->peer = d->agent ? "agent" : "media server";
 	err = sm_carrier_open(d, &c->carrier, e);
 	if (err)
 		return err;
@@ -86,6 +87,7 @@ int sm_client_stream(struct sm_client *c, int fd, struct sm_err *e)
 {
 	memset(c, 0, sizeof(*c));
 	c->oneway = true;
+	c->peer = "stream";
 	c->carrier.in = c->carrier.out = -1;
 	sm_chan_init(&c->chan, -1, fd);
 	return sm_send_hello(&c->chan, SM_ROLE_BACKUP, NULL, e);
@@ -135,7 +137,7 @@ int sm_client_list(struct sm_client *c, const char *volume, uint32_t newest, int
 		if (f.type == SM_END)
 			return stop;
 		if (f.type != SM_LISTED)
-			return unexpected(&f, e);
+			return unexpected(c, &f, e);
 		err = sm_listed_parse(&f, &l, e);
 		if (!err && !stop)
 			stop = fn(&l, arg);
@@ -213,7 +215,7 @@ int sm_client_open(struct sm_client *c, const struct sm_gen_info *info, const st
 		if (f.type == SM_OPENED)
 			return take_opened(c, &f, receipt, e);
 		if (f.type != SM_HAVE_DATA && f.type != SM_HAVE_ZERO)
-			return unexpected(&f, e);
+			return unexpected(c, &f, e);
 		err = take_have(&f, info->size, have, arg, e);
 		if (err)
 			return err;
@@ -230,7 +232,7 @@ static int take_ack(struct sm_client *c, struct sm_err *e)
 	if (err)
 		return err;
 	if (f.type != SM_ACK || f.length < sizeof(*a))
-		return unexpected(&f, e);
+		return unexpected(c, &f, e);
 	a = (const void *)f.payload;
 	if (le64toh(a->bytes) < c->acked || le64toh(a->bytes) > c->sent)
 		return sm_fail(e, -EPROTO, "media server: acknowledged what was not sent");
@@ -274,7 +276,7 @@ int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receip
 			return err;
 	} while (f.type == SM_ACK);
 	if (f.type != SM_COMMITTED)
-		return unexpected(&f, e);
+		return unexpected(c, &f, e);
 	o = sm_json_parse((const char *)f.payload, f.length, SM_MAX_CONTROL, e);
 	err = o ? parse_receipt(o, receipt, e) : -EPROTO;
 	json_decref(o);
@@ -303,7 +305,7 @@ int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, 
 	if ((err = sm_send_json(&c->chan, SM_RESTORE, o, e)) || (err = expect(c, &f, e)))
 		return err;
 	if (f.type != SM_RESTORING)
-		return unexpected(&f, e);
+		return unexpected(c, &f, e);
 	err = sm_listed_parse(&f, l, e);
 	if (!err && l->manifest.info.number != number)
 		err = sm_fail(e, -EPROTO, "media server: sends generation %u", l->manifest.info.number);
@@ -321,7 +323,7 @@ int sm_client_order(struct sm_client *c, json_t *order, int (*fn)(json_t *, void
 		if (f.type == SM_END)
 			return stop;
 		if (f.type != SM_ROW)
-			return unexpected(&f, e);
+			return unexpected(c, &f, e);
 		row = sm_json_parse((const char *)f.payload, f.length, SM_MAX_CONTROL, e);
 		if (!row)
 			return -EPROTO;

@@ -109,7 +109,7 @@ int sm_listed_parse(const struct sm_frame *f, struct sm_listed *l, struct sm_err
 	return err;
 }
 
-int sm_remote_error(const struct sm_frame *f, struct sm_err *e)
+int sm_remote_error(const char *peer, const struct sm_frame *f, struct sm_err *e)
 {
 	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
 	char text[400] = "no reason given";
@@ -120,5 +120,5 @@ int sm_remote_error(const struct sm_frame *f, struct sm_err *e)
 	err = sm_error_number(json_string_value(json_object_get(o, "code")));
 	sm_json_text(o, "text", text, sizeof(text), NULL);
 	json_decref(o);
-	return sm_fail(e, err, "media server: %s", text);
+	return sm_fail(e, err, "%s: %s", peer, text);
 }

@@ -257,7 +257,7 @@ static int shake_failed(struct sm_tls *t, struct sm_err *e)
 
 	if (t->refused)
 		return t->server ? sm_fail(e, -EACCES, "TLS: a client with a key that is not known here") :
-				   sm_fail(e, -EACCES, "TLS: this is not the media server whose pin is known");
+				   sm_fail(e, -EACCES, "TLS: this is not the server whose pin is known");
 	why = reason();
 	if (strstr(why, "peer did not return a certificate"))
 		return sm_fail(e, -EACCES, "TLS: a client without a key");

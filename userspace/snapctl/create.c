@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* snapctl create: cut a generation of one volume, or of several at one instant. */
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,22 @@ static int create(char **names, int n, const char *label, enum snap_freeze freez
 	return err;
 }
 
+static int create_there(char **names, int n, const char *label, enum snap_freeze freeze, struct snap_err *e)
+{
+	json_t *o = json_object(), *volumes = json_array();
+
+	for (int i = 0; i < n; i++)
+		json_array_append_new(volumes, json_string(names[i]));
+	json_object_set_new(o, "volumes", volumes);
+	if (label && json_object_set_new(o, "label", json_string(label))) {
+		json_decref(o);
+		return snap_err_set(e, -EINVAL, label, "not UTF-8");
+	}
+	if (freeze != SNAP_FREEZE_AUTO)
+		json_object_set_new(o, "freeze", json_boolean(freeze == SNAP_FREEZE_YES));
+	return remote_do("create", o, e);
+}
+
 static int run_create(int argc, char **argv)
 {
 	enum snap_freeze freeze = SNAP_FREEZE_AUTO;
@@ -72,7 +89,7 @@ static int run_create(int argc, char **argv)
 		return snap_usage_error("create: label too long: %zu bytes, at most %d", strlen(label), SNAPDIFF_LABEL_MAX);
 	if (yes || no)
 		freeze = yes ? SNAP_FREEZE_YES : SNAP_FREEZE_NO;
-	if (check_names(argv, argc, &e) || create(argv, argc, label, freeze, &e))
+	if (check_names(argv, argc, &e) || (snapctl_host ? create_there : create)(argv, argc, label, freeze, &e))
 		return snap_err_report(&e);
 	return SNAP_EXIT_OK;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* snapctl delete: generations by number or range. All arguments are parsed before the first is deleted. */
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 
 #include "snapctl.h"
@@ -17,42 +18,26 @@ static int parse_all(char **argv, int n, struct snap_ref *refs, struct snap_err 
 	return 0;
 }
 
-/*
- * Does what is named exist? So that a wrong argument behind good ones does not leave half of the work done. Of a range one
- * generation is enough.
- */
-static int check_ref(struct snap_nl *nl, const struct snap_ref *r, struct snap_err *e)
+static int delete_here(const struct snap_ref *refs, int n, struct snap_err *e)
 {
-	struct snap_gen *gens, g;
-	bool found = false;
-	size_t n, i;
-	int err;
+	struct snap_nl *nl;
+	int err = snap_nl_open(&nl, e);
 
-	if (!r->range)
-		return snap_nl_gen(nl, r->volume, r->first, &g, e);
-	err = snap_nl_gens(nl, r->volume, &gens, &n, e);
-	for (i = 0; i < n && !err && !found; i++)
-		found = gens[i].number >= r->first && gens[i].number <= r->last;
-	free(gens);
-	if (!err && !found)
-		err = snap_err_set(e, -ENOENT, r->volume, "no generation between %u and %u", r->first, r->last);
+	if (err)
+		return err;
+	err = snap_gen_delete(nl, refs, n, e);
+	snap_nl_close(nl);
 	return err;
 }
 
-static int delete_all(const struct snap_ref *refs, int n, struct snap_err *e)
+static int delete_there(char **names, int n, struct snap_err *e)
 {
-	struct snap_nl *nl;
-	int i, err;
+	json_t *o = json_object(), *refs = json_array();
 
-	err = snap_nl_open(&nl, e);
-	if (err)
-		return err;
-	for (i = 0; i < n && !err; i++)
-		err = check_ref(nl, &refs[i], e);
-	for (i = 0; i < n && !err; i++)
-		err = snap_nl_delete(nl, refs[i].volume, refs[i].first, refs[i].last, e);
-	snap_nl_close(nl);
-	return err;
+	for (int i = 0; i < n; i++)
+		json_array_append_new(refs, json_string(names[i]));
+	json_object_set_new(o, "generations", refs);
+	return remote_do("delete", o, e);
 }
 
 static int run_delete(int argc, char **argv)
@@ -71,7 +56,7 @@ static int run_delete(int argc, char **argv)
 	else
 		err = parse_all(argv, argc, refs, &e);
 	if (!err)
-		err = delete_all(refs, argc, &e);
+		err = snapctl_host ? delete_there(argv, argc, &e) : delete_here(refs, argc, &e);
 	free(refs);
 	return err ? snap_err_report(&e) : SNAP_EXIT_OK;
 }

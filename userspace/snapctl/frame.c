@@ -17,8 +17,8 @@ int frame_show(const struct snap_cmd *cmd, const struct show *show, int argc, ch
 		return snap_err_report(&e);
 	if (snap_out_open(&out, show->list, show->layout, show->cols, show->nr_cols, &oo, &e))
 		return snap_err_report(&e);
-	err = snap_nl_open(&nl, &e);
-	if (!err) {
+	err = snapctl_host ? remote_show(show->verb, argc ? argv[0] : NULL, out, &e) : snap_nl_open(&nl, &e);
+	if (!err && !snapctl_host) {
 		err = show->rows(nl, argc ? argv[0] : NULL, out, &e);
 		snap_nl_close(nl);
 	}
@@ -60,7 +60,11 @@ int frame_gen(const struct snap_cmd *cmd, int argc, char **argv, frame_gen_fn fn
 
 	if (rc >= 0)
 		return rc;
-	if (snap_parse_ref(argv[0], SNAP_REF_GEN, &ref, &e) || snap_nl_open(&nl, &e))
+	if (snap_parse_ref(argv[0], SNAP_REF_GEN, &ref, &e))
+		return snap_err_report(&e);
+	if (snapctl_host)
+		return remote_gen(cmd->name, &ref, &e) ? snap_err_report(&e) : SNAP_EXIT_OK;
+	if (snap_nl_open(&nl, &e))
 		return snap_err_report(&e);
 	err = fn(nl, &ref, argc > 1 ? argv[1] : NULL, &e);
 	snap_nl_close(nl);

@@ -9,6 +9,7 @@
 #include "cmd.h"
 #include "dm.h"
 #include "error.h"
+#include "gens.h"
 #include "name.h"
 #include "netlink.h"
 #include "output.h"
@@ -84,6 +85,18 @@ int extents_print(const struct snapdiff_extent *ext, void *arg);
 /* @failed: the walk did not reach its end. Frees @p. Return: 0 or -errno of the output. */
 int extents_close(struct extent_printer *p, bool failed, struct snap_err *e);
 
+/* remote.c: the same by the agent of another machine, with --host before the verb. */
+
+extern const char *snapctl_host;	/* NULL: this machine */
+
+struct json_t;
+/* remote_show() - a table's rows from there */
+int remote_show(const char *verb, const char *name, struct snap_out *out, struct snap_err *e);
+/* remote_do() - an order; takes it. Prints the member "name" of each row of the answer */
+int remote_do(const char *verb, struct json_t *order, struct snap_err *e);
+/* remote_gen() - an order about one generation */
+int remote_gen(const char *verb, const struct snap_ref *ref, struct snap_err *e);
+
 /* frame.c: what verbs of one kind have in common. All return an exit code. */
 
 /* A table of [NAME]: one volume, or all. */
@@ -93,6 +106,7 @@ struct show {
 	const struct snap_col *cols;
 	size_t nr_cols;
 	int (*rows)(struct snap_nl *nl, const char *name, struct snap_out *out, struct snap_err *e);
+	const char *verb;		/* the agent's for it; NULL: only on this machine */
 };
 
 int frame_show(const struct snap_cmd *cmd, const struct show *show, int argc, char **argv);

@@ -60,61 +60,28 @@ int order_send(struct order *o, int (*row)(json_t *, void *), void *arg, struct 
 	return err;
 }
 
-struct table {
-	struct snap_out *out;
-	const struct snap_col *cols;
-	size_t nr;
-};
-
-/* A server may send anything: what has not the column's type is not there. */
-static void put_cell(struct snap_out *out, size_t i, enum snap_col_type type, const json_t *v)
-{
-	uint8_t uuid[SM_UUID];
-
-	if (type == SNAP_COL_UUID) {
-		if (json_is_string(v) && !sm_uuid_parse(json_string_value(v), uuid))
-			snap_out_uuid(out, i, uuid);
-	} else if (type == SNAP_COL_STRING) {
-		char clean[256];
-		size_t n = 0;
-
-		if (json_is_boolean(v))
-			snap_out_str(out, i, json_is_true(v) ? "yes" : NULL);
-		for (const char *s = json_string_value(v); s && *s && n < sizeof(clean) - 1; s++)
-			clean[n++] = (unsigned char)*s < 0x20 || *s == 0x7f ? '?' : *s;
-		clean[n] = '\0';
-		if (n)
-			snap_out_str(out, i, clean);
-	} else if (json_is_integer(v) && json_integer_value(v) >= 0) {
-		snap_out_num(out, i, json_integer_value(v));
-	}
-}
-
 static int print_row(json_t *row, void *arg)
 {
-	struct table *t = arg;
-	int err;
+	struct snap_out *out = arg;
 
-	for (size_t i = 0; i < t->nr; i++)
-		put_cell(t->out, i, t->cols[i].type, json_object_get(row, t->cols[i].key));
-	err = snap_out_row(t->out);
+	snap_out_json(out, row);
 	json_decref(row);
-	return err;
+	return snap_out_row(out);
 }
 
 int order_table(struct order *o, const char *list, const struct snap_col *cols, size_t nr, const struct snap_out_opts *oo)
 {
-	struct table t = { .cols = cols, .nr = nr };
 	struct snap_err se = SNAP_ERR_INIT;
 	struct sm_err e = { 0 };
+	struct snap_out *out;
 	int err;
 
-	if (snap_out_open(&t.out, list, SNAP_OUT_TABLE, cols, nr, oo, &se)) {
+	if (snap_out_open(&out, list, SNAP_OUT_TABLE, cols, nr, oo, &se)) {
 		json_decref(o->json);
 		return snap_err_report(&se);
 	}
-	err = order_send(o, print_row, &t, &e);
-	if (snap_out_close(t.out, &se) && !err)
+	err = order_send(o, print_row, out, &e);
+	if (snap_out_close(out, &se) && !err)
 		return snap_err_report(&se);
 	return report(err, &e);
 }
