@@ -291,6 +291,8 @@ int sd_step_write(struct sd_step *step);
  * attachment (their readable part goes on to serve). Frees the step. Return: @err, or an error of its own.
  */
 int sd_step_end(struct sd_step *step, int err);
+/** sd_step_whole() - [M] all of one step, where nobody else is at the store. Return: as sd_step_begin() and sd_step_end() */
+int sd_step_whole(struct sd_store *store, u32 flags);
 
 /* ---- reading ---------------------------------------------------------------------------------- */
 

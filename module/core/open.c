@@ -112,21 +112,6 @@ static int load_catalog(struct sd_store *s, const struct sd_disk_super *d)
 	return sd_run_load_all(s, v);
 }
 
-static int whole_step(struct sd_store *s)
-{
-	struct sd_step *st;
-	int err = sd_step_begin(s, SD_STEP_CHECKPOINT, &st);
-
-	if (err)
-		return err;
-	err = sd_step_run(st);
-	if (!err)
-		err = sd_step_prepare(st);
-	if (!err)
-		err = sd_step_write(st);
-	return sd_step_end(st, err);
-}
-
 int sd_open(struct sd_dev *dev, const struct sd_open_opts *opts, struct sd_store **store)
 {
 	struct sd_store *s = sd_zalloc(sizeof(*s));
@@ -154,7 +139,7 @@ int sd_open(struct sd_dev *dev, const struct sd_open_opts *opts, struct sd_store
 	}
 	if (!err && dirty && !opts->read_only) {
 		s->j.epoch += !sd_planted(SD_PLANT_NO_EPOCH);
-		err = whole_step(s);
+		err = sd_step_whole(s, SD_STEP_CHECKPOINT);
 	}
 out:
 	sd_free(d);
@@ -211,7 +196,7 @@ int sd_detach(struct sd_store *s, const u8 *fingerprint)
 
 	if (s->failed)
 		return -EIO;
-	err = whole_step(s);
+	err = sd_step_whole(s, SD_STEP_CHECKPOINT);
 	if (err)
 		return err;
 	memcpy(s->fingerprint, fingerprint, sizeof(s->fingerprint));

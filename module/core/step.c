@@ -465,3 +465,18 @@ int sd_step_end(struct sd_step *st, int err)
 	sd_free(st);
 	return err;
 }
+
+int sd_step_whole(struct sd_store *s, u32 flags)
+{
+	struct sd_step *st;
+	int err = sd_step_begin(s, flags, &st);
+
+	if (err)
+		return err;
+	err = sd_step_run(st);
+	if (!err)
+		err = sd_step_prepare(st);
+	if (!err)
+		err = sd_step_write(st);
+	return sd_step_end(st, err);
+}

@@ -24,21 +24,6 @@ static void add_group(struct image *m, struct sd_store *s, struct sd_gen *gen, u
 	sd_group_commit(s, g);
 }
 
-static int step(struct sd_store *s)
-{
-	struct sd_step *st;
-	int err = sd_step_begin(s, 0, &st);
-
-	if (err)
-		return err;
-	err = sd_step_run(st);
-	if (!err)
-		err = sd_step_prepare(st);
-	if (!err)
-		err = sd_step_write(st);
-	return sd_step_end(st, err);
-}
-
 static void use(struct image *m, struct sd_store *s)
 {
 	u8 fp[SD_FINGERPRINT_SIZE] = "fp";
@@ -57,7 +42,7 @@ static void use(struct image *m, struct sd_store *s)
 	for (n = 0; n < 4; n++)
 		add_group(m, s, NULL, n * 100);
 	for (n = 0; n < 20 && sd_background_work(s); n++)
-		if (step(s))
+		if (sd_step_whole(s, 0))
 			break;
 	if (!s->failed)
 		sd_detach(s, fp);

@@ -81,22 +81,9 @@ static void fail(int status, const char *fmt, ...)
 	exit(status);
 }
 
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15ull;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-	return x ^ (x >> 31);
-}
+#define broken(...)	fail(2, __VA_ARGS__)
 
-static void *memory(size_t size)
-{
-	void *p;
-
-	if (posix_memalign(&p, 4096, size))
-		fail(2, "out of memory");
-	return p;
-}
+#include "tool.h"
 
 static void note(const char *fmt, ...)
 {

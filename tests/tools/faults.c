@@ -115,38 +115,7 @@ static void stop_with(int status, const char *fmt, ...)
 #define wrong(...)	stop_with(1, __VA_ARGS__)
 #define broken(...)	stop_with(2, __VA_ARGS__)
 
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15ull;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-	return x ^ (x >> 31);
-}
-
-static void *memory(size_t size)
-{
-	void *p;
-
-	if (posix_memalign(&p, 4096, size))
-		broken("out of memory");
-	memset(p, 0, size);
-	return p;
-}
-
-static int shell(const char *fmt, ...)
-{
-	char cmd[2048];
-	va_list ap;
-	int rc;
-
-	va_start(ap, fmt);
-	vsnprintf(cmd, sizeof(cmd), fmt, ap);
-	va_end(ap);
-	rc = system(cmd);
-	return WIFEXITED(rc) ? WEXITSTATUS(rc) : 255;
-}
-
-#define must_shell(...)	do { if (shell(__VA_ARGS__)) broken("a command failed, see above"); } while (0)
+#include "tool.h"
 
 static unsigned int seconds(void)
 {

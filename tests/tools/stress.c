@@ -84,29 +84,12 @@ static void stop_with(int status, const char *fmt, ...)
 #define broken(...)	stop_with(2, __VA_ARGS__)
 
 #include "dmstack.h"
-
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15ull;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-	return x ^ (x >> 31);
-}
+#include "tool.h"
 
 static uint64_t draw(uint64_t *x, uint64_t below)
 {
 	*x = mix(*x);
 	return *x % below;
-}
-
-static void *memory(size_t size)
-{
-	void *p;
-
-	if (posix_memalign(&p, 4096, size))
-		broken("out of memory");
-	memset(p, 0, size);
-	return p;
 }
 
 static struct snap_nl *connection(void)

@@ -56,13 +56,9 @@ static void die(const char *what)
 	exit(2);
 }
 
-static uint64_t mix(uint64_t x)
-{
-	x += 0x9e3779b97f4a7c15ull;
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-	return x ^ (x >> 31);
-}
+#define broken(...)	die(__VA_ARGS__)
+
+#include "tool.h"
 
 static uint64_t draw(uint64_t *seed, uint64_t below)
 {

@@ -129,24 +129,9 @@ static inline void group_end(struct memdev *m, struct sd_store *s, struct sd_gro
 	sd_group_commit(s, g);
 }
 
-static inline int whole_step_flags(struct sd_store *s, u32 flags)
-{
-	struct sd_step *st;
-	int err = sd_step_begin(s, flags, &st);
-
-	if (err)
-		return err;
-	err = sd_step_run(st);
-	if (!err)
-		err = sd_step_prepare(st);
-	if (!err)
-		err = sd_step_write(st);
-	return sd_step_end(st, err);
-}
-
 static inline void checkpoint(struct sd_store *s)
 {
-	assert_int_equal(whole_step_flags(s, SD_STEP_CHECKPOINT), 0);
+	assert_int_equal(sd_step_whole(s, SD_STEP_CHECKPOINT), 0);
 }
 
 static inline void until_idle(struct sd_store *s)
@@ -154,7 +139,7 @@ static inline void until_idle(struct sd_store *s)
 	u32 n = 0;
 
 	while (sd_background_work(s)) {
-		assert_int_equal(whole_step_flags(s, 0), 0);
+		assert_int_equal(sd_step_whole(s, 0), 0);
 		assert_true(++n < 10000);
 	}
 }

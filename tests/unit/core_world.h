@@ -215,7 +215,7 @@ static inline void live_on(struct world *w, u32 events)
 		else if (what < 16)
 			change_gens(w);
 		else if (what < 19 && sd_background_work(w->s))
-			assert_int_equal(whole_step_flags(w->s, 0), 0);
+			assert_int_equal(sd_step_whole(w->s, 0), 0);
 		else if (what == 19)
 			checkpoint(w->s);
 	}

@@ -260,7 +260,7 @@ static bool group_done(struct cow *c, struct sd_store *s, struct sd_group *g, u3
 
 static bool step(struct sd_store *s, u32 flags)
 {
-	return !whole_step_flags(s, flags);
+	return !sd_step_whole(s, flags);
 }
 
 /* Preserve chunks first, first + stride, …; false when the store does not take them. */

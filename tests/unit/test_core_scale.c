@@ -190,7 +190,7 @@ static void real_sizes(void **state)
 		if (!dice(&w->seed, 7))
 			delete(w, 1 + dice(&w->seed, w->highest));
 		if (sd_background_work(w->s))
-			assert_int_equal(whole_step_flags(w->s, 0), 0);
+			assert_int_equal(sd_step_whole(w->s, 0), 0);
 		if (round % 150 == 0) {
 			compare_everything(w);
 			assert_sound(w->s);
@@ -319,7 +319,7 @@ static void record(struct cost *w, u32 nr, u64 space, u32 in_group)
 		taken = sd_group_add_items(w->s, g, items, n);
 		if (taken == -EAGAIN) {
 			sd_group_destroy(w->s, g);
-			assert_int_equal(whole_step_flags(w->s, 0), 0);
+			assert_int_equal(sd_step_whole(w->s, 0), 0);
 			taken = 0;
 			continue;
 		}
@@ -327,7 +327,7 @@ static void record(struct cost *w, u32 nr, u64 space, u32 in_group)
 		group_end(&w->m, w->s, g);
 		at += taken * step;
 		while (sd_background_work(w->s) >= SD_WORK_SOON)
-			assert_int_equal(whole_step_flags(w->s, 0), 0);
+			assert_int_equal(sd_step_whole(w->s, 0), 0);
 	}
 }
 
@@ -524,7 +524,7 @@ static void few_runs(void **state)
 		generation(&w, 50, 1 << 20);
 		checkpoint(w.s);
 		while (sd_background_work(w.s) >= SD_WORK_SOON)
-			assert_int_equal(whole_step_flags(w.s, 0), 0);
+			assert_int_equal(sd_step_whole(w.s, 0), 0);
 		most = max(most, w.s->cur->nr_runs);
 	}
 	assert_in_range(most, 3, bound + 2);
@@ -577,7 +577,7 @@ static void merges_go_on(void **state)
 		w.s->slice_records = 2000;
 		if (sd_background_work(w.s) < SD_WORK_SOON)
 			break;
-		assert_int_equal(whole_step_flags(w.s, 0), 0);
+		assert_int_equal(sd_step_whole(w.s, 0), 0);
 		writes += w.m.writes;
 	}
 	assert_in_range(slices, 18, 22);
@@ -600,7 +600,7 @@ static void two_unfinished_merges(void **state)
 			generation(&w, 3000, 1 << 24);
 			checkpoint(w.s);
 		}
-		assert_int_equal(whole_step_flags(w.s, 0), 0);
+		assert_int_equal(sd_step_whole(w.s, 0), 0);
 		for (i = 0; i < w.s->cur->nr_runs; i++)
 			w.s->cur->runs[i]->broken = true;
 	}

@@ -150,29 +150,15 @@ static char *entry_text(const struct sm_registered *c)
 
 static int write_entry(const char *dir, const struct sm_registered *c, bool replace, struct sm_err *e)
 {
-	char path[PATH_MAX], all[PATH_MAX], tmp[PATH_MAX], *text = entry_text(c);
-	int fd, err = text ? 0 : -ENOMEM;
+	char path[PATH_MAX], *text = entry_text(c);
+	int err;
 
+	if (!text)
+		return sm_fail(e, -ENOMEM, "no memory");
 	entry_path(dir, path, c->name, ".json");
-	entry_path(dir, tmp, c->name, ".tmp");
-	in_dir(dir, all, "clients", "");
-	fd = err ? -1 : open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (!err && fd < 0)
-		err = -errno;
-	if (!err)
-		err = sm_write_full(fd, text, strlen(text));
-	if (!err && fsync(fd))
-		err = -errno;
-	if (fd >= 0)
-		close(fd);
+	err = sm_save_file(path, text, !replace, e);
 	free(text);
-	if (!err && renameat2(AT_FDCWD, tmp, AT_FDCWD, path, replace ? 0 : RENAME_NOREPLACE)) {
-		err = -errno;
-		unlink(tmp);
-	}
-	if (err)
-		return sm_fail(e, err, "client %s: %s", c->name, err == -EEXIST ? "is known already" : strerror(-err));
-	return sm_fsync_dir(all, e);
+	return err == -EEXIST ? sm_fail(e, err, "client %s: is known already", c->name) : err;
 }
 
 /* One who registers at a time: no pin gets two names. */

@@ -421,6 +421,23 @@ void sm_generations_free(struct sm_generations *g)
 	memset(g, 0, sizeof(*g));
 }
 
+int sm_generations_segments(const struct sm_generations *g, uint8_t (**ids)[SM_DIGEST], size_t *nr, struct sm_err *e)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < g->nr; i++)
+		n += g->v[i].nr_segments;
+	*nr = 0;
+	*ids = malloc((n + 1) * SM_DIGEST);
+	if (!*ids)
+		return sm_fail(e, -ENOMEM, "no memory");
+	for (size_t i = 0; i < g->nr; i++)
+		for (uint32_t k = 0; k < g->v[i].nr_segments; k++)
+			memcpy((*ids)[(*nr)++], g->v[i].segments[k].id, SM_DIGEST);
+	qsort(*ids, n, SM_DIGEST, sm_by_digest);
+	return 0;
+}
+
 struct vids {
 	struct sm_repo *r;
 	const char *client;

@@ -73,6 +73,8 @@ struct sm_generations {
 };
 int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generations *g, struct sm_err *e);
 void sm_generations_free(struct sm_generations *g);
+/* sm_generations_segments() - what their manifests name, sorted, also more than once; free() it, also after an error */
+int sm_generations_segments(const struct sm_generations *g, uint8_t (**ids)[SM_DIGEST], size_t *nr, struct sm_err *e);
 int sm_repo_generation(struct sm_repo *r, const char *vid, uint32_t number, struct sm_generation *g,
 		       struct sm_err *e);
 

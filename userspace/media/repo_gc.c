@@ -49,11 +49,6 @@ struct collect {
 	struct sm_err *e;
 };
 
-static int by_digest(const void *a, const void *b)
-{
-	return memcmp(a, b, SM_DIGEST);
-}
-
 /* "HEX.pack" or "HEX.map": the digest; anything else is not ours to touch. */
 static bool object_id(const char *name, const char *suffix, uint8_t id[SM_DIGEST])
 {
@@ -127,7 +122,7 @@ static int list_packs(struct collect *c)
 	snprintf(prefix, sizeof(prefix), "volumes/%s/packs", c->vid);
 	err = c->r->store->ops->list(c->r->store, prefix, add_pack, c, c->e);
 	if (c->nr)
-		qsort(c->packs, c->nr, sizeof(*c->packs), by_digest);
+		qsort(c->packs, c->nr, sizeof(*c->packs), sm_by_digest);
 	for (size_t i = 0; !err && i < c->nr; i++)
 		err = look_at_pack(c, &c->packs[i]);
 	return err;
@@ -135,30 +130,13 @@ static int list_packs(struct collect *c)
 
 /* ---- mark ---- */
 
-static int name_segments(struct collect *c)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < c->g.nr; i++)
-		n += c->g.v[i].nr_segments;
-	c->segments = malloc((n + 1) * SM_DIGEST);
-	if (!c->segments)
-		return sm_fail(c->e, -ENOMEM, "no memory");
-	for (size_t i = 0; i < c->g.nr; i++)
-		for (uint32_t k = 0; k < c->g.v[i].nr_segments; k++)
-			memcpy(c->segments[c->nr_segments++], c->g.v[i].segments[k].id, SM_DIGEST);
-	if (c->nr_segments)
-		qsort(c->segments, c->nr_segments, SM_DIGEST, by_digest);
-	return 0;
-}
-
 /* The segment's packs as places in our list; -1 those that are not there (any more). */
 static int64_t *translate(const struct collect *c, const struct sm_segment *g)
 {
 	int64_t *t = malloc(((size_t)g->nr_packs + 1) * sizeof(*t));
 
 	for (uint32_t i = 0; t && i < g->nr_packs; i++) {
-		struct pack_mark *x = c->nr ? bsearch(g->packs[i], c->packs, c->nr, sizeof(*c->packs), by_digest) : NULL;
+		struct pack_mark *x = c->nr ? bsearch(g->packs[i], c->packs, c->nr, sizeof(*c->packs), sm_by_digest) : NULL;
 
 		t[i] = x ? x - c->packs : -1;
 	}
@@ -259,7 +237,7 @@ static int sweep_maps(struct collect *c)
 	snprintf(key, sizeof(key), "volumes/%s/maps", c->vid);
 	err = c->r->store->ops->list(c->r->store, key, add_map, &l, c->e);
 	for (size_t i = 0; !err && i < l.nr; i++) {
-		if (c->nr_segments && bsearch(l.v[i], c->segments, c->nr_segments, SM_DIGEST, by_digest))
+		if (c->nr_segments && bsearch(l.v[i], c->segments, c->nr_segments, SM_DIGEST, sm_by_digest))
 			continue;
 		sm_key_map(key, c->vid, l.v[i]);
 		err = drop(c, key);
@@ -364,7 +342,8 @@ static int collect(struct collect *c)
 
 	snprintf(prefix, sizeof(prefix), "volumes/%s/manifests", c->vid);
 	if ((err = c->r->store->ops->settle(c->r->store, prefix, c->e)) ||
-	    (err = sm_repo_generations(c->r, c->vid, &c->g, c->e)) || (err = list_packs(c)) || (err = name_segments(c)))
+	    (err = sm_repo_generations(c->r, c->vid, &c->g, c->e)) ||
+	    (err = list_packs(c)) || (err = sm_generations_segments(&c->g, &c->segments, &c->nr_segments, c->e)))
 		return err;
 	for (size_t i = 0; !err && i < c->g.nr; i++)
 		err = mark_generation(c, &c->g.v[i]);

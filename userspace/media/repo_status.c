@@ -44,34 +44,19 @@ static int load(const struct sm_repo *r, const char *name, json_t **o, struct sm
 	return *o ? 0 : sm_fail(e, -EUCLEAN, "%s: damaged", path);
 }
 
-/* Takes @o. @dir: of the name, made when it is not there. */
-static int save(const struct sm_repo *r, const char *dir, const char *name, json_t *o, struct sm_err *e)
+/* Takes @o. */
+static int save(const struct sm_repo *r, const char *name, json_t *o, struct sm_err *e)
 {
-	char path[PATH_MAX], tmp[PATH_MAX + 8], parent[PATH_MAX], *text = o ? sm_json_canonical(o) : NULL;
-	int fd = -1, err = text ? 0 : -ENOMEM;
+	char path[PATH_MAX], *text = o ? sm_json_canonical(o) : NULL;
+	int err;
 
 	json_decref(o);
+	if (!text)
+		return sm_fail(e, -ENOMEM, "no memory");
 	note_path(r, path, name);
-	note_path(r, parent, dir);
-	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
-	if (!err)
-		fd = open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (!err && fd < 0)
-		err = -errno;
-	if (!err)
-		err = sm_write_full(fd, text, strlen(text));
-	if (!err && fsync(fd))
-		err = -errno;
-	if (fd >= 0)
-		close(fd);
+	err = sm_save_file(path, text, false, e);
 	free(text);
-	if (!err && rename(tmp, path))
-		err = -errno;
-	if (!err)
-		return sm_fsync_dir(parent, e);
-	if (fd >= 0)
-		unlink(tmp);
-	return sm_fail(e, err, "%s: cannot write: %s", path, strerror(-err));
+	return err;
 }
 
 static int make_dir(const struct sm_repo *r, const char *name, struct sm_err *e)
@@ -124,7 +109,7 @@ int sm_verified_save(struct sm_repo *r, const char *vid, const struct sm_verifie
 	json_object_set_new(o, "bytes", json_integer(v->bytes));
 	json_object_set_new(o, "errors", json_integer(v->errors));
 	snprintf(name, sizeof(name), "status/%s.verify", vid);
-	return save(r, "status", name, o, e);
+	return save(r, name, o, e);
 }
 
 /* ---- locks on generations ---- */
@@ -163,7 +148,7 @@ int sm_keep_set(struct sm_repo *r, const char *vid, uint32_t number, uint64_t un
 	o = json_object();
 	json_object_set_new(o, "until", json_integer(until));
 	keep_name(name, vid, number);
-	return save(r, dir, name, o, e);
+	return save(r, name, o, e);
 }
 
 int sm_keep_clear(struct sm_repo *r, const char *vid, uint32_t number, struct sm_err *e)

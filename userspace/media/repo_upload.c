@@ -340,29 +340,18 @@ static json_t *open_json(const struct sm_upload *u)
 
 static int write_open(struct sm_upload *u, struct sm_err *e)
 {
-	char path[PATH_MAX], tmp[PATH_MAX];
+	char path[PATH_MAX];
 	json_t *o = open_json(u);
 	char *text = o ? sm_json_canonical(o) : NULL;
-	int fd, err = 0;
+	int err;
 
 	json_decref(o);
 	if (!text)
 		return sm_fail(e, -ENOMEM, "no memory");
 	upload_path(u, path, "open.json");
-	upload_path(u, tmp, "open.tmp");
-	fd = open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		err = -errno;
-	if (!err)
-		err = sm_write_full(fd, text, strlen(text));
-	if (!err && fsync(fd))
-		err = -errno;
-	if (fd >= 0)
-		close(fd);
+	err = sm_save_file(path, text, false, e);
 	free(text);
-	if (!err && rename(tmp, path))
-		err = -errno;
-	return err ? sm_fail(e, err, "%s: cannot write: %s", path, strerror(-err)) : sm_fsync_dir(u->dir, e);
+	return err;
 }
 
 /* Is the open.json there the one that we would write? Takes over its upload id. */

@@ -362,29 +362,6 @@ static void check_sequence(struct check *c, size_t i)
 
 /* ---- orphans ---- */
 
-static int by_digest(const void *a, const void *b)
-{
-	return memcmp(a, b, SM_DIGEST);
-}
-
-static int name_maps(struct check *c)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < c->g.nr; i++)
-		n += c->g.v[i].nr_segments;
-	c->maps = malloc((n + 1) * SM_DIGEST);
-	if (!c->maps)
-		return sm_fail(c->e, -ENOMEM, "no memory");
-	c->nr_maps = 0;
-	for (size_t i = 0; i < c->g.nr; i++)
-		for (uint32_t k = 0; k < c->g.v[i].nr_segments; k++)
-			memcpy(c->maps[c->nr_maps++], c->g.v[i].segments[k].id, SM_DIGEST);
-	if (c->nr_maps)
-		qsort(c->maps, c->nr_maps, SM_DIGEST, by_digest);
-	return 0;
-}
-
 static int orphan_map(const char *name, void *arg)
 {
 	struct check *c = arg;
@@ -394,7 +371,7 @@ static int orphan_map(const char *name, void *arg)
 	snprintf(hex, sizeof(hex), "%.64s", name);
 	if (strlen(name) != SM_DIGEST_HEX + 3 || sm_unhex(hex, id, SM_DIGEST))
 		wrong(c, "volumes/%s/maps/%s: not a map's name", c->vid, name);
-	else if (!c->nr_maps || !bsearch(id, c->maps, c->nr_maps, SM_DIGEST, by_digest))
+	else if (!c->nr_maps || !bsearch(id, c->maps, c->nr_maps, SM_DIGEST, sm_by_digest))
 		c->v->orphans++;
 	return 0;
 }
@@ -409,7 +386,7 @@ static int count_orphans(struct check *c)
 		return 0;
 	for (size_t i = 0; i < c->nr; i++)
 		c->v->orphans += c->packs[i].seen && !c->packs[i].used && !c->packs[i].bad;
-	err = name_maps(c);
+	err = sm_generations_segments(&c->g, &c->maps, &c->nr_maps, c->e);
 	snprintf(prefix, sizeof(prefix), "volumes/%s/maps", c->vid);
 	if (!err)
 		err = c->r->store->ops->list(c->r->store, prefix, orphan_map, c, c->e);

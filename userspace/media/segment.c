@@ -319,11 +319,6 @@ struct seg_writer {
 	uint64_t entries, blocks;
 };
 
-static int by_digest(const void *a, const void *b)
-{
-	return memcmp(a, b, SM_DIGEST);
-}
-
 /* First sweep: how many entries, and which packs are still in use. remap[l][p] = 1 marks them. */
 static int count_pieces(struct seg_writer *w, struct sm_layer *layer, uint32_t nr, struct sm_err *e)
 {
@@ -356,14 +351,14 @@ static int make_table(struct seg_writer *w, struct sm_layer *layer, uint32_t nr,
 		for (uint32_t p = 0; p < layer[l].nr_packs; p++)
 			if (w->remap[l][p])
 				memcpy(w->packs[n++], layer[l].packs[p], SM_DIGEST);
-	qsort(w->packs, n, SM_DIGEST, by_digest);
+	qsort(w->packs, n, SM_DIGEST, sm_by_digest);
 	for (size_t i = 0; i < n; i++)
 		if (!i || memcmp(w->packs[i], w->packs[w->nr_packs - 1], SM_DIGEST))
 			memmove(w->packs[w->nr_packs++], w->packs[i], SM_DIGEST);
 	for (uint32_t l = 0; l < nr; l++)
 		for (uint32_t p = 0; p < layer[l].nr_packs; p++) {
 			void *at = w->remap[l][p] ? bsearch(layer[l].packs[p], w->packs, w->nr_packs, SM_DIGEST,
-							    by_digest) : NULL;
+							    sm_by_digest) : NULL;
 
 			w->remap[l][p] = at ? ((uint8_t *)at - (uint8_t *)w->packs) / SM_DIGEST : 0;
 		}

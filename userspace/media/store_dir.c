@@ -53,6 +53,29 @@ static void parent_of(const char *path, char out[PATH_MAX])
 		*slash = '\0';
 }
 
+int sm_save_file(const char *path, const char *text, bool exclusive, struct sm_err *e)
+{
+	char tmp[PATH_MAX + 8], parent[PATH_MAX];
+	int fd, err = 0;
+
+	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
+	fd = open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return sm_fail(e, -errno, "%s: cannot write: %s", tmp, strerror(errno));
+	err = sm_write_full(fd, text, strlen(text));
+	if (!err && fsync(fd))
+		err = -errno;
+	close(fd);
+	if (!err && renameat2(AT_FDCWD, tmp, AT_FDCWD, path, exclusive ? RENAME_NOREPLACE : 0))
+		err = -errno;
+	if (err) {
+		unlink(tmp);
+		return sm_fail(e, err, "%s: cannot write: %s", path, strerror(-err));
+	}
+	parent_of(path, parent);
+	return sm_fsync_dir(parent, e);
+}
+
 int sm_mkdir_durable(const char *path, struct sm_err *e)
 {
 	char parent[PATH_MAX];

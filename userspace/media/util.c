@@ -278,6 +278,11 @@ void sm_sha256(const void *buf, size_t len, uint8_t digest[SM_DIGEST])
 	must(EVP_Digest(buf, len, digest, NULL, EVP_sha256(), NULL));
 }
 
+int sm_by_digest(const void *a, const void *b)
+{
+	return memcmp(a, b, SM_DIGEST);
+}
+
 void sm_spill_init(struct sm_spill *s, size_t elem, const char *dir)
 {
 	memset(s, 0, sizeof(*s));

@@ -62,6 +62,8 @@ void sm_sha_update(struct sm_sha *s, const void *buf, size_t len);
 void sm_sha_final(struct sm_sha *s, uint8_t digest[SM_DIGEST]);
 void sm_sha_drop(struct sm_sha *s);
 void sm_sha256(const void *buf, size_t len, uint8_t digest[SM_DIGEST]);
+/* sm_by_digest() - for qsort() and bsearch() over what begins with a digest */
+int sm_by_digest(const void *a, const void *b);
 
 /*
  * An array of fixed-size elements, in anonymous memory while small and in an unlinked file, mapped,

@@ -34,21 +34,10 @@ static void notes_path(const struct source *s, uint32_t number, char path[PATH_M
 
 int notes_save(const struct source *s, const char *manifest, struct sm_err *e)
 {
-	char path[PATH_MAX], tmp[PATH_MAX + 8];
-	int fd, err = 0;
+	char path[PATH_MAX];
 
 	notes_path(s, s->number, path, true);
-	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
-	fd = open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return sm_fail(e, -errno, "%s: %s", tmp, strerror(errno));
-	err = sm_write_full(fd, manifest, strlen(manifest));
-	if (!err && fsync(fd))
-		err = -errno;
-	close(fd);
-	if (!err && rename(tmp, path))
-		err = -errno;
-	return err ? sm_fail(e, err, "%s: %s", path, strerror(-err)) : 0;
+	return sm_save_file(path, manifest, false, e);
 }
 
 int notes_load(const struct source *s, uint32_t number, struct base *b, struct sm_err *e)

@@ -306,21 +306,6 @@ static int add_run(struct rebuild *rb)
 	return err;
 }
 
-static int checkpoint(struct sd_store *s)
-{
-	struct sd_step *st;
-	int err = sd_step_begin(s, SD_STEP_CHECKPOINT, &st);
-
-	if (err)
-		return err;
-	err = sd_step_run(st);
-	if (!err)
-		err = sd_step_prepare(st);
-	if (!err)
-		err = sd_step_write(st);
-	return sd_step_end(st, err);
-}
-
 int rebuild_commit(struct rebuild *rb)
 {
 	struct sd_store *s = rb->s;
@@ -338,7 +323,7 @@ int rebuild_commit(struct rebuild *rb)
 		if (s->alloc.g[i].dirty)
 			s->alloc.g[i].flags = le16_to_cpu(rb->old[i].flags) & (SD_GROUP_D_INIT | SD_GROUP_D_COPY_B);
 	sd_gens_refresh(s);
-	err = checkpoint(s);
+	err = sd_step_whole(s, SD_STEP_CHECKPOINT);
 	return err ? err : sd_super_write_now(s);
 }
 
