@@ -30,7 +30,7 @@ say := @$(if $(V),:,echo) " "
 #
 
 PKGS := libnl-3.0 libnl-genl-3.0 blkid devmapper libcrypto libssl libzstd \
-	jansson liburing
+	jansson liburing libseccomp
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 LIBS := -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null) -lpthread
 

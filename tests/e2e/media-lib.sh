@@ -4,7 +4,7 @@
 # What the tests of the media server share. Sourced by bash scripts; not a test itself.
 #
 #   begin CASES                       the plan; $W: an empty directory, removed at the end; $U: a volume's uuid
-#   in_namespace OPTIONS "$@"         run the test again as root of namespaces of its own (first thing): unshare's options
+#   in_namespace OPTIONS "$@"         run the test again as root, in namespaces of its own (first thing): unshare's options
 #   ok NAME COMMAND...                one case; the end of what it printed when it fails
 #   start ARGUMENT...                 snapmediad; returns when it listens: $DAEMON, $PORT when that was 0
 #   stop                              and wait for it: its status
@@ -21,6 +21,8 @@ in_namespace() {	# OPTIONS-OF-UNSHARE ARGUMENT...
 
 	shift
 	[ -n "${IN_NAMESPACE:-}" ] && return
+	# shellcheck disable=SC2086
+	unshare $how true 2>/dev/null && exec env IN_NAMESPACE=1 unshare $how "$PWD/tests/e2e/${0##*/}" "$@"
 	# shellcheck disable=SC2086
 	exec env IN_NAMESPACE=1 unshare $how --map-root-user "$PWD/tests/e2e/${0##*/}" "$@"
 }

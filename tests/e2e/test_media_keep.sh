@@ -125,14 +125,14 @@ prune_when_full() {	# of bytes: nothing at all can be written
 
 prune_without_inodes() {	# nothing can be made: the ballast is what gives way
 	small_disk size=120m,nr_inodes=200 && back "$W/small/repo" 1 && back "$W/small/repo" 2 1 || return 1
-	[ -e "$W/small/repo/ballast.0" ] || return 1
+	[ -e "$W/small/repo/ballast/0" ] || return 1
 	rm -f "$W/small/repo/locks/"*
 	local i=0
 	while : 2>/dev/null >"$W/small/f$i"; do
 		i=$((i + 1))
 	done 2>/dev/null
 	snapmedia prune "$W/small/repo" --keep-last 1 --apply || return 1
-	[ ! -e "$W/small/repo/ballast.0" ] && [ "$(gens "$W/small/repo")" = "2 " ] && same "$W/small/repo" 2
+	[ ! -e "$W/small/repo/ballast/0" ] && [ "$(gens "$W/small/repo")" = "2 " ] && same "$W/small/repo" 2
 }
 
 ip link set lo up && ip addr add $HOST/32 dev lo || { echo "Bail out! no network namespace"; exit 1; }

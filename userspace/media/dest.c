@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "confine.h"
 #include "frame.h"
 #include "known.h"
 #include "repo.h"
@@ -229,7 +230,9 @@ static int run_repo(const void *arg, int in, int out)
 	int err;
 
 	sm_chan_init(&chan, in, out);
-	err = sm_repo_open(d->path, &repo, &e);
+	err = sm_become(NULL, d->path, &e);	/* what it makes belongs to who serves it */
+	if (!err)
+		err = sm_repo_open(d->path, &repo, &e);
 	if (!err) {
 		err = sm_serve(&repo, &chan, &id, &e);
 		sm_repo_close(&repo);

@@ -66,9 +66,9 @@ void sm_volume_id(const char *client, const uint8_t volume[SM_UUID], char vid[SM
 
 /* ---- the repository itself ---- */
 
-static int make_subdirs(const char *path, struct sm_err *e)
+int sm_repo_make_dirs(const char *path, struct sm_err *e)
 {
-	static const char *const sub[] = { "objects", "uploads", "locks", "tmp" };
+	static const char *const sub[] = SM_REPO_DIRS;
 	char p[PATH_MAX + 16];
 
 	for (size_t i = 0; i < sizeof(sub) / sizeof(*sub); i++) {
@@ -96,6 +96,16 @@ static char *repo_text(void)
 	return text;
 }
 
+static bool ours(const char *name)
+{
+	static const char *const sub[] = SM_REPO_DIRS;
+
+	for (size_t i = 0; i < sizeof(sub) / sizeof(*sub); i++)
+		if (!strcmp(name, sub[i]))
+			return true;
+	return false;
+}
+
 /* Nothing but what an earlier try of ours may have left. */
 static int check_empty(const char *path, struct sm_err *e)
 {
@@ -106,9 +116,7 @@ static int check_empty(const char *path, struct sm_err *e)
 	if (!d)
 		return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
 	while (!err && (de = readdir(d)))
-		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") &&
-		    strcmp(de->d_name, "objects") && strcmp(de->d_name, "uploads") && strcmp(de->d_name, "locks") &&
-		    strcmp(de->d_name, "tmp"))
+		if (strcmp(de->d_name, ".") && strcmp(de->d_name, "..") && strcmp(de->d_name, "lost+found") && !ours(de->d_name))
 			err = strcmp(de->d_name, "repository.json") ?
 			      sm_fail(e, -ENOTEMPTY, "%s: is not empty", path) :
 			      sm_fail(e, -EEXIST, "%s: is a repository already", path);
@@ -124,7 +132,7 @@ int sm_repo_init(const char *path, struct sm_err *e)
 	int err;
 
 	snprintf(tmp, sizeof(tmp), "%s/tmp", path);
-	if ((err = sm_mkdir_durable(path, e)) || (err = check_empty(path, e)) || (err = make_subdirs(path, e)) ||
+	if ((err = sm_mkdir_durable(path, e)) || (err = check_empty(path, e)) || (err = sm_repo_make_dirs(path, e)) ||
 	    (err = sm_store_dir(path, tmp, &s, e)))
 		return err;
 	text = repo_text();
@@ -188,6 +196,11 @@ int sm_repo_open(const char *path, struct sm_repo *r, struct sm_err *e)
 	snprintf(objects, sizeof(objects), "%s/objects", r->path);
 	snprintf(tmp, sizeof(tmp), "%s/tmp", r->path);
 	return sm_store_dir(objects, tmp, &r->store, e);
+}
+
+void sm_repo_tmp(const struct sm_repo *r, char path[PATH_MAX])
+{
+	snprintf(path, PATH_MAX, "%.*s/tmp", PATH_MAX - 8, r->path);
 }
 
 void sm_repo_close(struct sm_repo *r)

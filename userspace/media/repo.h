@@ -9,7 +9,7 @@
  *	objects/volumes/VID/manifests/NNNNNNNNNN.manifest	one a generation; it exists = the generation exists
  *	uploads/SID/			staging of an upload: open.json, lock, NNNNNNNN.pack
  *	locks/VID			taken while a generation of the volume is published
- *	tmp/				objects being written
+ *	tmp/				objects being written, long lists of running programs
  *
  * Everything below objects/ is immutable and never visible unfinished. No name is a client's.
  * Exact formats: Documentation/design/repository.rst.
@@ -33,6 +33,14 @@ struct sm_repo {
 	uint8_t uuid[SM_UUID];
 	struct sm_store *store;
 };
+
+/* Directories of a repository in which its programs write. */
+#define SM_REPO_DIRS	{ "objects", "uploads", "locks", "tmp", "keep", "status", "cache", "ballast" }
+
+/* sm_repo_make_dirs() - those that are not there yet */
+int sm_repo_make_dirs(const char *path, struct sm_err *e);
+/* sm_repo_tmp() - where temporary files may be made */
+void sm_repo_tmp(const struct sm_repo *r, char path[PATH_MAX]);
 
 int sm_repo_init(const char *path, struct sm_err *e);
 int sm_repo_open(const char *path, struct sm_repo *r, struct sm_err *e);

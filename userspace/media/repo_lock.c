@@ -19,6 +19,20 @@
 
 #include "upload_internal.h"
 
+/* Root restores from a repository that another user serves: that user must be able to take the same lock. */
+static void give_to_owner(int fd, const char *path)
+{
+	char dir[PATH_MAX], *slash;
+	struct stat st;
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	slash = strrchr(dir, '/');
+	if (slash)
+		*slash = '\0';
+	if (!stat(dir, &st) && st.st_uid && fchown(fd, st.st_uid, st.st_gid))
+		return;		/* then it is root's */
+}
+
 int lock_file(const char *path, int how, struct sm_err *e)
 {
 	for (;;) {
@@ -33,6 +47,8 @@ int lock_file(const char *path, int how, struct sm_err *e)
 			close(fd);
 			return sm_fail(e, err, "%s: cannot lock: %s", path, strerror(-err));
 		}
+		if (!st.st_uid && !geteuid())
+			give_to_owner(fd, path);
 		if (st.st_nlink)
 			return fd;
 		close(fd);	/* removed while we waited: that lock protects nothing any more */

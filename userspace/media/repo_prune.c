@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -246,7 +247,7 @@ int sm_prune(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool
 /* One with bytes, and more for the sake of being files: a full table of inodes is a full disk, too. */
 static void ballast_path(const struct sm_repo *r, char path[PATH_MAX], int i)
 {
-	snprintf(path, PATH_MAX, "%.*s/ballast.%d", PATH_MAX - 64, r->path, i);
+	snprintf(path, PATH_MAX, "%.*s/ballast/%d", PATH_MAX - 64, r->path, i);
 }
 
 static bool room_for(const struct sm_repo *r, uint64_t bytes)
@@ -275,6 +276,8 @@ void sm_ballast_make(struct sm_repo *r)
 
 	if (!room_for(r, 64 * BALLAST))
 		return;
+	snprintf(path, sizeof(path), "%.*s/ballast", PATH_MAX - 64, r->path);
+	mkdir(path, 0700);
 	for (int i = 0; i < BALLAST_FILES; i++) {
 		int fd;
 

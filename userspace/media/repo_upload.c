@@ -493,8 +493,8 @@ int sm_upload_open(struct sm_repo *r, const char *client, const struct sm_gen_in
 	sm_volume_id(client, info->volume, u->vid);
 	staging_id(u->vid, info->uuid, sid);
 	snprintf(u->dir, sizeof(u->dir), "%.*s/uploads/%s", PATH_MAX - 64, r->path, sid);
-	sm_spill_init(&u->entries, sizeof(struct sm_entry), r->path);
-	sm_spill_init(&u->leaves, sizeof(struct upload_leaf), r->path);
+	sm_spill_init(&u->entries, sizeof(struct sm_entry), u->dir);
+	sm_spill_init(&u->leaves, sizeof(struct upload_leaf), u->dir);
 	err = u->raw ? sm_briefs_load(r, u->vid, &g, e) : sm_fail(e, -ENOMEM, "no memory");
 	if (!err)
 		err = upload_check_new(info, &g, &parent, receipt, e);

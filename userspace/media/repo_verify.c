@@ -258,12 +258,14 @@ static void check_upload(struct check *c, const struct sm_generation *g)
 {
 	struct sm_spill data, zero;
 	uint8_t digest[SM_DIGEST];
+	char tmp[PATH_MAX];
 	struct sm_err why = { 0 };
 	uint64_t packs = 0;
 	int err = 0;
 
-	sm_spill_init(&data, sizeof(struct item), c->r->path);
-	sm_spill_init(&zero, sizeof(struct item), c->r->path);
+	sm_repo_tmp(c->r, tmp);
+	sm_spill_init(&data, sizeof(struct item), tmp);
+	sm_spill_init(&zero, sizeof(struct item), tmp);
 	for (size_t i = 0; !err && i < c->nr; i++) {
 		char key[SM_KEY_MAX];
 		struct sm_pack p;

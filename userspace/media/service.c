@@ -4,6 +4,17 @@
  *
  * A session's process shares nothing with the others but files, whose own locks are enough. A crash of one is the end
  * of one session.
+ *
+ * Who comes is a stranger until the handshake has shown who it is, and strangers must not keep others out:
+ *
+ *	WAITING		accepted, has not sent a byte: costs a descriptor here; SILENT_MS of it
+ *	STRANGER	has sent something: a process, which shakes hands (in a time of its own, at most STRANGER_MS)
+ *	SESSION		its process asked to be let in, on the gate (a socketpair), and there was room for a session
+ *
+ * Sessions are limited by number, strangers too: STRANGERS of them, PER_PEER from one address (IPv6: one /64). But it is
+ * not the newcomer who is refused when there are so many: the stranger who has been there longest goes, of those of the newcomer's address if
+ * that has its share, else of the address that has most. Somebody who means it is a session after two round trips; a
+ * crowd that says nothing only pushes out itself.
  */
 #include "service.h"
 
@@ -17,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -26,6 +38,11 @@
 
 #define HOURLY		3600
 #define MAX_HTTP	4u		/* requests at once */
+#define STRANGERS	128u
+#define PER_PEER	32u
+#define SILENT_MS	5000
+#define STRANGER_MS	30000		/* their process has its own, shorter time */
+#define FIRST_ID	16u		/* events below it are of listening sockets */
 #define LINGER_SECONDS	2
 #define FIRST_FD	3		/* of those that systemd hands over */
 
@@ -71,7 +88,7 @@ static void on_stop(int sig)
 
 static void on_child(int sig)
 {
-	(void)sig;	/* only to leave ppoll() */
+	(void)sig;	/* only to leave epoll_pwait() */
 }
 
 static void handle(int sig, void (*fn)(int))
@@ -107,7 +124,7 @@ static int listen_one(const struct addrinfo *a, bool anywhere, struct sm_err *e)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (a->ai_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-	if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 64)) {
+	if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, 256)) {
 		int err = sm_fail(e, -errno, "cannot listen: %s", strerror(errno));
 
 		close(fd);
@@ -222,66 +239,314 @@ void sm_linger(int fd)
 	} while (now.tv_sec < until.tv_sec);
 }
 
-static int run_child(struct sm_service *s, int fd, const char *peer, bool http, const sigset_t *wait_mask)
+/* What the parent has and a child must not keep: a listening socket would outlive the daemon, a connection its end. */
+static void close_all(struct sm_service *s)
 {
 	for (int i = 0; i < s->nr; i++)
 		close(s->fd[i]);
 	if (s->http >= 0)
 		close(s->http);
-	if (http) {
-		handle(SIGTERM, SIG_DFL);
-		sigprocmask(SIG_SETMASK, wait_mask, NULL);
-		return s->http_answer(s, fd);
-	}
-	return s->session(s, fd, fd, peer, s->anywhere, wait_mask);
+	for (uint32_t i = 0; i < s->children; i++)
+		if (s->child[i].fd >= 0)
+			close(s->child[i].fd);
+	close(s->epoll);
 }
 
-static bool may_come(struct sm_service *s, const struct sockaddr_storage *a, bool http, const char *peer)
+static int run_http(struct sm_service *s, int fd, const sigset_t *wait_mask)
 {
-	const char *why = NULL;
+	close_all(s);
+	handle(SIGTERM, SIG_DFL);
+	sigprocmask(SIG_SETMASK, wait_mask, NULL);
+	return s->http_answer(s, fd);
+}
 
-	if ((http || !s->anywhere) && !sm_is_loopback((const void *)a))
-		why = "not a loopback address";
-	else if (http ? s->children - s->sessions >= MAX_HTTP : s->sessions >= s->max_sessions)
-		why = "too many sessions";
-	if (!why)
-		return true;
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static bool stranger(const struct sm_service_child *c)
+{
+	return c->kind == SM_CHILD_WAITING || c->kind == SM_CHILD_STRANGER;
+}
+
+static uint32_t count(const struct sm_service *s, enum sm_service_kind kind)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->children; i++)
+		n += s->child[i].kind == kind;
+	return n;
+}
+
+/* A process that has the same open socket would keep it in the set after our close. */
+static void forget(struct sm_service *s, struct sm_service_child *c)
+{
+	if (c->fd < 0)
+		return;
+	epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	close(c->fd);
+	c->fd = -1;
+}
+
+static void remove_child(struct sm_service *s, struct sm_service_child *c)
+{
+	forget(s, c);
+	*c = s->child[--s->children];
+}
+
+static struct sm_service_child *add_child(struct sm_service *s, enum sm_service_kind kind, const char *peer)
+{
+	struct sm_service_child *c;
+
+	if (s->children == s->room) {
+		uint32_t room = s->room ? 2 * s->room : 64;
+
+		c = realloc(s->child, room * sizeof(*c));
+		if (!c)
+			return NULL;
+		s->child = c;
+		s->room = room;
+	}
+	c = &s->child[s->children++];
+	*c = (struct sm_service_child){ .kind = kind, .id = s->next_id++, .fd = -1, .since = time(NULL), .came = now_ms() };
+	snprintf(c->peer, sizeof(c->peer), "%s", peer);
+	return c;
+}
+
+static int watch(struct sm_service *s, int fd, uint64_t id)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = id };
+
+	return epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &ev) ? -errno : 0;
+}
+
+/* A flood is not to be one of the log, too: a line a second, with how many there were. */
+static void drop(struct sm_service *s, struct sm_service_child *c, const char *why)
+{
+	s->dropped++;
+	if (time(NULL) != s->last_drop) {
+		s->last_drop = time(NULL);
+		sm_note(s, "dropped peer=%s why=\"%s\" connections=%llu", c->peer, why, (unsigned long long)(s->dropped - s->dropped_said));
+		s->dropped_said = s->dropped;
+	}
+	if (!c->pid) {
+		remove_child(s, c);
+		return;
+	}
+	kill(c->pid, SIGKILL);	/* it has nothing yet */
+	forget(s, c);
+	c->kind = SM_CHILD_DYING;
+}
+
+static uint32_t strangers_from(const struct sm_service *s, const uint8_t from[16])
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->children; i++)
+		n += stranger(&s->child[i]) && !memcmp(s->child[i].from, from, 16);
+	return n;
+}
+
+/* One stranger more: who goes for it, see above. */
+static void make_room(struct sm_service *s, const uint8_t from[16])
+{
+	struct sm_service_child *victim = NULL;
+	bool of_peer = strangers_from(s, from) >= PER_PEER;
+	uint32_t all = count(s, SM_CHILD_WAITING) + count(s, SM_CHILD_STRANGER), most = 0;
+
+	if (!of_peer && all < STRANGERS)
+		return;
+	for (uint32_t i = 0; i < s->children; i++) {
+		struct sm_service_child *c = &s->child[i];
+		uint32_t n;
+
+		if (!stranger(c) || (of_peer && memcmp(c->from, from, 16)))
+			continue;
+		n = of_peer ? 1 : strangers_from(s, c->from);
+		if (!victim || n > most || (n == most && c->id < victim->id)) {
+			victim = c;
+			most = n;
+		}
+	}
+	if (victim)
+		drop(s, victim, "had not said who it is when others came");
+}
+
+static void network_of(const struct sockaddr_storage *a, uint8_t from[16])
+{
+	memset(from, 0, 16);
+	if (a->ss_family == AF_INET)
+		memcpy(from + 12, &((const struct sockaddr_in *)a)->sin_addr, 4);
+	else if (a->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)a)->sin6_addr))
+		memcpy(from + 12, &((const struct sockaddr_in6 *)a)->sin6_addr.s6_addr[12], 4);
+	else if (a->ss_family == AF_INET6)
+		memcpy(from, &((const struct sockaddr_in6 *)a)->sin6_addr, 8);
+}
+
+static void refuse(struct sm_service *s, const char *peer, const char *why, int fd)
+{
 	s->refused++;
 	sm_note(s, "refused peer=%s why=\"%s\"", peer, why);
-	return false;
+	if (fd >= 0)
+		close(fd);
+}
+
+static void accept_http(struct sm_service *s, int fd, const char *peer, const sigset_t *wait_mask)
+{
+	struct sm_service_child *c;
+
+	if (count(s, SM_CHILD_HTTP) >= MAX_HTTP) {
+		refuse(s, peer, "too many requests", fd);
+		return;
+	}
+	c = add_child(s, SM_CHILD_HTTP, peer);
+	if (c) {
+		c->pid = fork();
+		if (!c->pid)
+			_exit(run_http(s, fd, wait_mask));
+		if (c->pid < 0)
+			remove_child(s, c);
+	}
+	close(fd);
 }
 
 static void accept_one(struct sm_service *s, int listener, bool http, const sigset_t *wait_mask)
 {
 	struct sockaddr_storage a;
 	socklen_t len = sizeof(a);
+	struct sm_service_child *c;
 	char peer[64] = "?";
+	uint8_t from[16];
 	int one = 1, fd = accept4(listener, (void *)&a, &len, SOCK_CLOEXEC);
-	pid_t pid;
 
 	if (fd < 0)
 		return;
 	getnameinfo((void *)&a, len, peer, sizeof(peer), NULL, 0, NI_NUMERICHOST);
-	if (!may_come(s, &a, http, peer)) {
-		close(fd);
+	if ((http || !s->anywhere) && !sm_is_loopback((const void *)&a)) {
+		refuse(s, peer, "not a loopback address", fd);
 		return;
 	}
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
-	pid = fork();
-	if (!pid)
-		_exit(run_child(s, fd, peer, http, wait_mask));
-	if (pid > 0) {
-		struct sm_service_child *c = &s->child[s->children++];
-
-		*c = (struct sm_service_child){ .pid = pid, .since = time(NULL), .http = http };
-		memcpy(c->peer, peer, sizeof(c->peer));
-		s->sessions += !http;
-		s->served += !http;
-	} else {
-		sm_note(s, "refused peer=%s why=\"%s\"", peer, strerror(errno));
+	if (http) {
+		accept_http(s, fd, peer, wait_mask);
+		return;
 	}
-	close(fd);
+	network_of(&a, from);
+	make_room(s, from);
+	c = add_child(s, SM_CHILD_WAITING, peer);
+	if (!c) {
+		refuse(s, peer, "no memory", fd);
+		return;
+	}
+	c->fd = fd;
+	memcpy(c->from, from, sizeof(from));
+	if (watch(s, fd, c->id))
+		remove_child(s, c);
+}
+
+static void let_in(struct sm_service *s, struct sm_service_child *c)
+{
+	c->kind = SM_CHILD_SESSION;
+	s->sessions++;
+	s->served++;
+}
+
+/* The first byte is here, or the end: a process looks at it. */
+static void begin(struct sm_service *s, struct sm_service_child *c, const sigset_t *wait_mask)
+{
+	int line[2], fd = c->fd;
+	char byte;
+
+	if (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0) {
+		remove_child(s, c);
+		return;
+	}
+	if (!s->strangers && s->sessions >= s->max_sessions) {
+		refuse(s, c->peer, "too many sessions", -1);
+		remove_child(s, c);
+		return;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line)) {
+		refuse(s, c->peer, strerror(errno), -1);
+		remove_child(s, c);
+		return;
+	}
+	c->pid = fork();
+	if (!c->pid) {
+		c->fd = line[0];
+		close_all(s);
+		s->gate = line[1];
+		_exit(s->session(s, fd, fd, c->peer, s->anywhere, wait_mask));
+	}
+	close(line[1]);
+	forget(s, c);
+	c->fd = line[0];
+	c->kind = SM_CHILD_STRANGER;
+	if (c->pid < 0 || watch(s, c->fd, c->id)) {
+		refuse(s, c->peer, strerror(errno), -1);
+		if (c->pid > 0)
+			kill(c->pid, SIGKILL);
+		remove_child(s, c);
+	} else if (!s->strangers) {
+		let_in(s, c);
+		forget(s, c);
+	}
+}
+
+/* A session's process asks, or has ended. */
+static void answer(struct sm_service *s, struct sm_service_child *c)
+{
+	bool room = s->sessions < s->max_sessions;
+	char byte = room ? 'y' : 'n';
+
+	if (read(c->fd, &byte, 1) == 1) {
+		byte = room ? 'y' : 'n';
+		if (send(c->fd, &byte, 1, MSG_NOSIGNAL) == 1 && room)
+			let_in(s, c);
+		s->refused += !room;
+	}
+	forget(s, c);
+	if (c->kind != SM_CHILD_SESSION)
+		c->kind = SM_CHILD_DYING;	/* by itself */
+}
+
+bool sm_service_admit(struct sm_service *s)
+{
+	char byte = '?';
+	bool yes;
+
+	if (s->gate < 0)
+		return true;
+	yes = send(s->gate, &byte, 1, MSG_NOSIGNAL) == 1 && read(s->gate, &byte, 1) == 1 && byte == 'y';
+	close(s->gate);
+	s->gate = -1;
+	return yes;
+}
+
+pid_t sm_service_fork(struct sm_service *s)
+{
+	struct sm_service_child *c = add_child(s, SM_CHILD_WORK, "-");
+	pid_t pid = c ? fork() : -1;
+	sigset_t none;
+
+	if (!pid) {
+		close_all(s);
+		handle(SIGTERM, SIG_DFL);
+		handle(SIGINT, SIG_DFL);
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		return 0;
+	}
+	if (pid > 0)
+		c->pid = pid;
+	else if (c)
+		remove_child(s, c);
+	return pid;
 }
 
 static void reap(struct sm_service *s)
@@ -290,13 +555,16 @@ static void reap(struct sm_service *s)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		bool expected = false;
+
 		for (uint32_t i = 0; i < s->children; i++)
 			if (s->child[i].pid == pid) {
-				s->sessions -= !s->child[i].http;
-				s->child[i] = s->child[--s->children];
+				s->sessions -= s->child[i].kind == SM_CHILD_SESSION;
+				expected = s->child[i].kind == SM_CHILD_DYING;
+				remove_child(s, &s->child[i]);
 				break;
 			}
-		if (WIFSIGNALED(status))
+		if (WIFSIGNALED(status) && !(expected && WTERMSIG(status) == SIGKILL))
 			sm_note(s, "killed session=%d signal=%d", (int)pid, WTERMSIG(status));
 	}
 }
@@ -310,26 +578,55 @@ static void hourly(struct sm_service *s)
 		s->hourly(s);
 }
 
+/* Strangers whose time is over. Return: ms until the next one's is, at most a minute. */
+static int expire_strangers(struct sm_service *s)
+{
+	uint64_t now = now_ms();
+	int64_t next = 60000;
+
+	for (uint32_t i = s->children; i-- > 0;) {	/* backwards: the last takes the place of one that is removed */
+		struct sm_service_child *c = &s->child[i];
+		int64_t left = (c->kind == SM_CHILD_WAITING ? SILENT_MS : STRANGER_MS) - (int64_t)(now - c->came);
+
+		if (!stranger(c))
+			continue;
+		if (left <= 0)
+			drop(s, c, "did not say in time who it is");
+		else if (left < next)
+			next = left;
+	}
+	return next + 1;
+}
+
+static void dispatch(struct sm_service *s, uint64_t id, const sigset_t *wait_mask)
+{
+	if (id < FIRST_ID) {
+		accept_one(s, id == SM_MAX_LISTEN ? s->http : s->fd[id], id == SM_MAX_LISTEN, wait_mask);
+		return;
+	}
+	for (uint32_t i = 0; i < s->children; i++)
+		if (s->child[i].id == id) {
+			if (s->child[i].kind == SM_CHILD_WAITING)
+				begin(s, &s->child[i], wait_mask);
+			else if (s->child[i].kind == SM_CHILD_STRANGER)
+				answer(s, &s->child[i]);
+			return;
+		}
+}
+
 static void main_loop(struct sm_service *s, const sigset_t *wait_mask)
 {
 	while (!stopping) {
-		struct pollfd p[SM_MAX_LISTEN + 1];
-		struct timespec t = { .tv_sec = HOURLY };
+		struct epoll_event ev[32];
+		int n, timeout = expire_strangers(s);
 
 		hourly(s);
-		for (int i = 0; i < s->nr; i++)
-			p[i] = (struct pollfd){ .fd = s->fd[i], .events = POLLIN };
-		p[s->nr] = (struct pollfd){ .fd = s->http, .events = POLLIN };
-		if (ppoll(p, s->nr + 1, &t, wait_mask) < 0) {
-			if (errno != EINTR)
-				break;
-			for (int i = 0; i <= s->nr; i++)
-				p[i].revents = 0;
-		}
+		n = epoll_pwait(s->epoll, ev, 32, timeout, wait_mask);
+		if (n < 0 && errno != EINTR)
+			break;
 		reap(s);
-		for (int i = 0; i <= s->nr && !stopping; i++)
-			if (p[i].revents & POLLIN)
-				accept_one(s, p[i].fd, i == s->nr, wait_mask);
+		for (int i = 0; i < n && !stopping; i++)
+			dispatch(s, ev[i].data.u64, wait_mask);
 	}
 }
 
@@ -341,8 +638,11 @@ static void wind_down(struct sm_service *s)
 	sm_notify("STOPPING=1");
 	if (s->stopping)
 		s->stopping(s);
-	for (uint32_t i = 0; i < s->children; i++)
-		kill(s->child[i].pid, SIGTERM);
+	for (uint32_t i = s->children; i-- > 0;)
+		if (stranger(&s->child[i]))
+			drop(s, &s->child[i], "the server stops");
+		else
+			kill(s->child[i].pid, SIGTERM);
 	while (s->children && time(NULL) < until) {
 		reap(s);
 		usleep(20000);
@@ -352,13 +652,27 @@ static void wind_down(struct sm_service *s)
 	sm_note(s, "stopped cut_off=%u", s->children);
 }
 
+static int start_watching(struct sm_service *s, struct sm_err *e)
+{
+	int err = 0;
+
+	s->next_id = FIRST_ID;
+	s->gate = -1;
+	s->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (s->epoll < 0)
+		return sm_fail(e, -errno, "epoll: %s", strerror(errno));
+	for (int i = 0; !err && i < s->nr; i++)
+		err = watch(s, s->fd[i], i);
+	if (!err && s->http >= 0)
+		err = watch(s, s->http, SM_MAX_LISTEN);
+	return err ? sm_fail(e, err, "epoll: %s", strerror(-err)) : 0;
+}
+
 int sm_service_run(struct sm_service *s, struct sm_err *e)
 {
 	sigset_t wait_mask;
+	int err;
 
-	s->child = calloc(s->max_sessions + MAX_HTTP + 1, sizeof(*s->child));
-	if (!s->child)
-		return sm_fail(e, -ENOMEM, "no memory");
 	for (int i = 0; i < s->nr; i++)
 		tell_port("listening", s->fd[i]);
 	if (s->http >= 0)
@@ -366,6 +680,9 @@ int sm_service_run(struct sm_service *s, struct sm_err *e)
 	fflush(stdout);
 	if (!s->foreground && daemon(0, 1))
 		return sm_fail(e, -errno, "cannot become a daemon: %s", strerror(errno));
+	err = start_watching(s, e);
+	if (err)
+		return err;
 	s->started = time(NULL);
 	handle(SIGTERM, on_stop);
 	handle(SIGINT, on_stop);
@@ -374,6 +691,7 @@ int sm_service_run(struct sm_service *s, struct sm_err *e)
 	sm_notify("READY=1");
 	main_loop(s, &wait_mask);
 	wind_down(s);
+	close(s->epoll);
 	free(s->child);
 	return 0;
 }
@@ -385,5 +703,6 @@ int sm_service_stdio(struct sm_service *s)
 	handle(SIGTERM, on_stop);
 	handle(SIGINT, on_stop);
 	block_signals(&wait_mask);
+	s->gate = -1;
 	return s->session(s, 0, 1, "stdio", false, &wait_mask);
 }

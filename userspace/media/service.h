@@ -13,11 +13,24 @@
 
 #define SM_MAX_LISTEN	8
 
+enum sm_service_kind {
+	SM_CHILD_WAITING,	/* a connection that has not said anything: no process yet */
+	SM_CHILD_STRANGER,	/* a process that finds out who it is */
+	SM_CHILD_SESSION,	/* let in */
+	SM_CHILD_HTTP,
+	SM_CHILD_WORK,		/* of the daemon's own */
+	SM_CHILD_DYING,		/* killed, not reaped yet */
+};
+
 struct sm_service_child {
-	pid_t pid;
+	enum sm_service_kind kind;
+	uint64_t id;		/* of epoll's events */
+	pid_t pid;		/* 0: WAITING */
+	int fd;			/* WAITING: the connection; STRANGER: the line on which it asks to be let in; or -1 */
 	time_t since;
-	bool http;
+	uint64_t came;		/* ms of a clock that is not set; of coming */
 	char peer[64];
+	uint8_t from[16];	/* address, or the network that somebody has to himself: what the limit is for */
 };
 
 struct sm_service {
@@ -27,6 +40,7 @@ struct sm_service {
 	bool anywhere;			/* sessions are TLS; without it only loopback addresses */
 	bool quiet, foreground;
 	uint32_t max_sessions;
+	bool strangers;			/* session() calls sm_service_admit(); until then it is a stranger's. Else every process is a session */
 	/* One session to its end, in a process of its own (or on stdin and stdout). @tls: shake hands first. Return: exit status */
 	int (*session)(struct sm_service *s, int in, int out, const char *peer, bool tls, const sigset_t *wait_mask);
 	int (*http_answer)(struct sm_service *s, int fd);	/* one request, in a process of its own */
@@ -35,15 +49,18 @@ struct sm_service {
 
 	/* read by the daemon */
 	uint32_t sessions;
-	uint64_t served, refused;	/* sessions since the start */
+	uint64_t served, refused, dropped;	/* since the start: sessions, refused ones, connections that gave way before they said who they are */
 	time_t started;
-	struct sm_service_child *child;	/* running: sessions, and a few of HTTP */
+	struct sm_service_child *child;	/* what is running */
 	uint32_t children;
 
 	/* its own */
 	int fd[SM_MAX_LISTEN], nr;
 	int http;			/* listens for HTTP; -1 none: set by the daemon at first */
-	time_t next_hour;
+	time_t next_hour, last_drop;
+	uint64_t next_id, dropped_said;
+	uint32_t room;			/* of child */
+	int epoll, gate;		/* gate: in a session's process; -1 none */
 };
 
 /* sm_service_listen() - HOST[:PORT][,...]; NULL: what systemd handed over, or the default. @http: loopback only; NULL: none */
@@ -52,6 +69,15 @@ int sm_service_listen(struct sm_service *s, const char *where, const char *http,
 int sm_service_run(struct sm_service *s, struct sm_err *e);
 /* sm_service_stdio() - one session on stdin and stdout. Return: its exit status */
 int sm_service_stdio(struct sm_service *s);
+
+/* sm_service_admit() - in a session: the peer is known; may it come in? false: there are too many sessions */
+bool sm_service_admit(struct sm_service *s);
+
+/*
+ * sm_service_fork() - a process for work of the daemon's own, from hourly(): it has no share in connections or listening sockets,
+ * and is ended with the daemon. As fork()
+ */
+pid_t sm_service_fork(struct sm_service *s);
 
 /* sm_linger() - give the peer a moment to read what was said to it last */
 void sm_linger(int fd);

@@ -76,7 +76,7 @@ struct sm_spill {
 	uint8_t *map;
 	size_t elem, nr, bytes;
 	int fd;
-	char dir[256];
+	char dir[4096];
 };
 void sm_spill_init(struct sm_spill *s, size_t elem, const char *dir);
 /* sm_spill_add() - a new last element, zeroed; NULL with errno set. Pointers into the array become invalid. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "clients.h"
+#include "confine.h"
 #include "name.h"
 #include "verbs.h"
 
@@ -99,8 +100,10 @@ static int act(const char *verb, const char *name, const struct arguments *a, co
 {
 	struct sm_err e = { 0 };
 	struct sm_repo r;
-	int err = sm_repo_open(a->repo, &r, &e), rc;
+	int err = sm_become(NULL, a->repo, &e), rc;
 
+	if (!err)
+		err = sm_repo_open(a->repo, &r, &e);
 	if (err)
 		return report(err, &e);
 	if (!strcmp(verb, "list"))

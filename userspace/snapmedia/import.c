@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "confine.h"
 #include "session.h"
 #include "verbs.h"
 
@@ -79,7 +80,9 @@ static int run(int argc, char **argv)
 	fd = strcmp(argv[1], "-") ? open(argv[1], O_RDONLY | O_CLOEXEC) : 0;
 	if (fd < 0)
 		return report(sm_fail(&e, -errno, "%s: %s", argv[1], strerror(errno)), &e);
-	err = sm_repo_open(argv[0], &r, &e);
+	err = sm_become(NULL, argv[0], &e);
+	if (!err)
+		err = sm_repo_open(argv[0], &r, &e);
 	if (!err) {
 		err = import(&r, fd, client, &e);
 		sm_repo_close(&r);

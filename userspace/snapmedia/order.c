@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "admin.h"
+#include "confine.h"
 #include "session.h"
 
 int order_begin(struct order *o, const char *verb, int argc, char **argv)
@@ -51,7 +52,9 @@ int order_send(struct order *o, int (*row)(json_t *, void *), void *arg, struct 
 
 	if (o->host)
 		return send_there(o, row, arg, e);
-	err = sm_repo_open(o->repo, &r, e);
+	err = sm_become(NULL, o->repo, e);	/* what it makes belongs to who serves it */
+	if (!err)
+		err = sm_repo_open(o->repo, &r, e);
 	if (!err) {
 		err = sm_admin(&r, o->json, &a, e);
 		sm_repo_close(&r);

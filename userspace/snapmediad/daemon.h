@@ -17,6 +17,9 @@ struct daemon {
 /* session() - one session to its end, in this process. @tls: shake hands first. Return: exit status. */
 int session(struct sm_service *s, int in, int out, const char *peer, bool tls, const sigset_t *wait_mask);
 
+/* confine() - nothing but the repository from here on, in a session's process */
+int confine(const struct daemon *d, struct sm_err *e);
+
 /* http_answer() - one request on a descriptor, in a process of its own */
 int http_answer(struct sm_service *s, int fd);
 

@@ -106,6 +106,8 @@ static void print_metrics(const struct daemon *d, FILE *f, const struct volume *
 	print_gauge(f, "snapmedia_sessions", "Sessions running.", "gauge", d->service.sessions);
 	print_gauge(f, "snapmedia_sessions_total", "Sessions since the start.", "counter", d->service.served);
 	print_gauge(f, "snapmedia_refused_total", "Connections refused since the start.", "counter", d->service.refused);
+	print_gauge(f, "snapmedia_dropped_total", "Connections dropped before it was known who they are, since the start.", "counter",
+		    d->service.dropped);
 	print_gauge(f, "snapmedia_start_seconds", "When the server started, Unix time.", "gauge", d->service.started);
 	if (!statvfs(d->repo.path, &s))
 		print_gauge(f, "snapmedia_available_bytes", "Free space of the repository's file system.", "gauge",
@@ -143,7 +145,7 @@ static void print_page(const struct daemon *d, FILE *f, const struct volume *v, 
 
 	fprintf(f, "snapmediad %s, %s\n\nsessions running: %u\n", SNAPDIFF_VERSION, d->repo.path, d->service.sessions);
 	for (uint32_t i = 0; i < d->service.children; i++)
-		if (!d->service.child[i].http) {
+		if (d->service.child[i].kind == SM_CHILD_SESSION) {
 			when((uint64_t)d->service.child[i].since * 1000000000u, t);
 			fprintf(f, "  %s since %s\n", d->service.child[i].peer, t);
 		}
@@ -227,6 +229,8 @@ int http_answer(struct sm_service *service, int fd)
 	size_t len;
 
 	alarm(SECONDS);		/* its default action is the time limit */
+	if (confine(d, NULL))
+		return 1;
 	line = read_request(fd, buf);
 	if (!line || strncmp(line, "GET ", 4)) {
 		reply(fd, "405 Method Not Allowed", plain, "only GET\n", 9);

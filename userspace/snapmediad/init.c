@@ -1,11 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* init: a repository and the server's key; its pin on stdout. */
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cmd.h"
+#include "confine.h"
 #include "daemon.h"
+
+/* Made by root for another user: the directory first, the rest as that user. */
+static int make_for(const char *user, const char *path, struct sm_err *e)
+{
+	const struct passwd *p = getpwnam(user);
+
+	if (!p)
+		return sm_fail(e, -ENOENT, "%s: no such user", user);
+	if (!mkdir(path, 0700)) {
+		if (chown(path, p->pw_uid, p->pw_gid))
+			return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
+	} else if (errno != EEXIST) {
+		return sm_fail(e, -errno, "%s: cannot make directory: %s", path, strerror(errno));
+	}
+	return sm_become(user, path, e);
+}
 
 static int init(const char *path, struct sm_err *e)
 {
@@ -34,14 +55,19 @@ static const char help[] =
 
 static int run(int argc, char **argv)
 {
-	const struct snap_opt opts[] = { { 0 } };
+	const char *user = NULL;
+	const struct snap_opt opts[] = {
+		{ "user", 'u', SNAP_OPT_STRING, "NAME", &user, "who is to serve it; needs root" }, { 0 }
+	};
 	struct sm_err e = { 0 };
 	struct snap_err se;
 	int rc = snap_opts(&cmd_init, opts, &argc, &argv), err;
 
 	if (rc >= 0)
 		return rc;
-	err = init(argv[0], &e);
+	err = user ? make_for(user, argv[0], &e) : 0;
+	if (!err)
+		err = init(argv[0], &e);
 	if (!err)
 		return 0;
 	snap_err_set(&se, err, "", "%s", e.text);

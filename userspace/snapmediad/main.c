@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
+#include "confine.h"
 #include "daemon.h"
 
 static void expire(struct sm_service *s)
@@ -15,12 +16,16 @@ static void expire(struct sm_service *s)
 	struct daemon *d = (struct daemon *)s;
 	char text[SM_QUOTED];
 	struct sm_err e;
-	int n = sm_repo_expire_uploads(&d->repo, (uint64_t)d->expire_days * 86400, &e);
+	int n;
 
+	if (sm_service_fork(s))		/* it waits for locks: nobody is to wait for it */
+		return;
+	n = sm_repo_expire_uploads(&d->repo, (uint64_t)d->expire_days * 86400, &e);
 	if (n < 0)
 		sm_note(s, "expire error=%s", sm_quoted(e.text, text));
 	else if (n)
 		sm_note(s, "expire uploads=%d", n);
+	_exit(0);
 }
 
 static const char help[] =
@@ -30,18 +35,32 @@ static const char help[] =
 	"listened on, and all that comes this way is client \"" SM_CLIENT_DEFAULT "\".\n"
 	"--stdio serves one session on stdin and stdout, as a forced command of ssh:\n"
 	"  command=\"snapmediad --stdio --client NAME REPO\",restrict ssh-ed25519 ...\n"
-	"The client's name comes from there, never from the network; each client sees its own volumes only.";
+	"The client's name comes from there, never from the network; each client sees its own volumes only.\n"
+	"Started as root it becomes the user that the repository belongs to. What a session's process can do is confined to the\n"
+	"repository: Landlock, seccomp.";
 
 static int run(int argc, char **argv);
 static const struct snap_cmd cmd = {
 	.args = "[REPO]", .summary = "serve a media repository", .help = help, .max_args = 1, .run = run,
 };
 
-static int serve(struct daemon *d, const char *path, bool use_stdio, const char *where, const char *http)
+/* From here on nobody is root, and a session's process will find the directories that it may write in. */
+static int open_repo(struct daemon *d, const char *path, const char *user, struct sm_err *e)
+{
+	int err = sm_become(user, path, e);
+
+	if (!err)
+		err = sm_repo_open(path, &d->repo, e);
+	if (!err)
+		sm_repo_make_dirs(d->repo.path, NULL);	/* a full disk: what is there must do */
+	return err;
+}
+
+static int serve(struct daemon *d, const char *path, const char *user, bool use_stdio, const char *where, const char *http)
 {
 	struct sm_err e = { 0 };
 	struct snap_err se;
-	int rc = -1, err = sm_repo_open(path, &d->repo, &e);
+	int rc = -1, err = open_repo(d, path, user, &e);
 
 	if (!err && use_stdio) {
 		rc = sm_service_stdio(&d->service);
@@ -51,6 +70,8 @@ static int serve(struct daemon *d, const char *path, bool use_stdio, const char 
 		d->service.anywhere = d->key;
 		if (!err)
 			err = sm_service_listen(&d->service, where, http, &e);
+		if (!err)
+			sm_note(&d->service, "start user=%u landlock=%d", (unsigned int)geteuid(), sm_landlock());
 		if (!err)
 			err = sm_service_run(&d->service, &e);
 	}
@@ -65,11 +86,11 @@ static int serve(struct daemon *d, const char *path, bool use_stdio, const char 
 static int run(int argc, char **argv)
 {
 	static struct daemon d = {
-		.service = { .program = "snapmediad", .port = SM_DEFAULT_PORT, .http_port = "7421", .http = -1, .max_sessions = 64,
+		.service = { .program = "snapmediad", .port = SM_DEFAULT_PORT, .http_port = "7421", .http = -1, .max_sessions = 64, .strangers = true,
 			     .session = session, .http_answer = http_answer, .hourly = expire },
 		.expire_days = 14,
 	};
-	const char *where = NULL, *http = NULL, *client = SM_CLIENT_DEFAULT, *roles = "backup,restore", *path;
+	const char *where = NULL, *http = NULL, *client = SM_CLIENT_DEFAULT, *roles = "backup,restore", *user = NULL, *path;
 	bool use_stdio = false;
 	const struct snap_opt opts[] = {
 		{ "listen", 'l', SNAP_OPT_STRING, "ADDRESS[:PORT][,...]", &where, "default port " SM_DEFAULT_PORT "; port 0 takes a free one; \"*\" is every address" },
@@ -78,6 +99,7 @@ static int run(int argc, char **argv)
 		{ "client", 'c', SNAP_OPT_STRING, "NAME", &client, "who the peer is (default " SM_CLIENT_DEFAULT ")" },
 		{ "role", 0, SNAP_OPT_STRING, "ROLE[,ROLE]", &roles, "what it may do: backup, restore, operator, auditor (default backup,restore)" },
 		{ "max-sessions", 0, SNAP_OPT_U32, "N", &d.service.max_sessions, "at once (default 64)" },
+		{ "user", 'u', SNAP_OPT_STRING, "NAME", &user, "started as root: who to become (default: who the repository belongs to)" },
 		{ "expire", 0, SNAP_OPT_U32, "DAYS", &d.expire_days, "remove abandoned uploads (default 14)" },
 		{ "foreground", 'f', SNAP_OPT_FLAG, NULL, &d.service.foreground, "do not become a daemon" },
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &d.service.quiet, "no log on stderr" },
@@ -94,7 +116,7 @@ static int run(int argc, char **argv)
 	snprintf(d.id.client, sizeof(d.id.client), "%s", client);
 	path = argc ? argv[0] : getenv("SNAPMEDIA_REPO");
 	signal(SIGPIPE, SIG_IGN);
-	return serve(&d, path && *path ? path : "/var/lib/snapmedia", use_stdio, where, http);
+	return serve(&d, path && *path ? path : "/var/lib/snapmedia", user, use_stdio, where, http);
 }
 
 int main(int argc, char **argv)
