@@ -87,6 +87,15 @@ static void free_pages_of(struct snap_cow *cow, struct bio *bio)
 		mempool_free(bio->bi_io_vec[i].bv_page, &cow->pages);
 }
 
+/* The copy is made on behalf of who writes: his cgroup is charged with it, and it is as urgent as his write. */
+static void on_behalf_of(struct bio *bio, const struct snap_run *run)
+{
+	struct bio *owner = snap_pbio_bio(run->owner);
+
+	bio_clone_blkg_association(bio, owner);
+	bio->bi_ioprio = owner->bi_ioprio;
+}
+
 /* One bvec a page, in order; __bio_add_page() never merges them. */
 static bool bio_add_own_pages(struct snap_cow *cow, struct bio *bio, unsigned int segs)
 {
@@ -134,7 +143,7 @@ static struct bio *read_bio(struct snap_run *run)
 	bio->bi_iter.bi_size = limit_to_primary(cow, bio, run->first, run->nr);
 	bio->bi_end_io = run_endio;
 	bio->bi_private = run;
-	bio_clone_blkg_association(bio, snap_pbio_bio(run->owner));
+	on_behalf_of(bio, run);
 	return bio;
 }
 
@@ -155,6 +164,7 @@ struct snap_run *snap_run_start(struct snap_cow *cow, struct snap_pbio *pb, u64 
 	INIT_LIST_HEAD(&run->waiters);
 	run->cow = cow;
 	run->owner = pb;
+	run->prio = snap_pbio_bio(pb)->bi_ioprio;
 	run->first = first;
 	run->nr = nr;
 	run->mark = mark;
@@ -191,6 +201,7 @@ static void read_alone(struct snap_run *run)
 	bio->bi_iter.bi_size = limit_to_primary(cow, bio, chunk, 1);
 	bio->bi_end_io = retry_endio;
 	bio->bi_private = run;
+	on_behalf_of(bio, run);
 	submit_bio_noacct(bio);
 }
 

@@ -30,6 +30,9 @@
  *   - Memory: bounded by SNAP_MAX_CHUNKS and SNAP_MAX_BYTES in flight; copy.c says why the worker never waits for itself. A bio of gigabytes (write-zeroes)
  *     is one object with a cursor; it goes to the end of the queue after each piece.
  *
+ *   - Turns: deferred bios wait in one queue for each submitting task (a hash of it), and the queues take turns of TURN_CHUNKS. Who has queued a million chunks
+ *     is not in the way of who writes one and waits for it: before him are what is in flight and one turn of each other writer.
+ *
  * Discards are advisory: the parts that are in the set pass, the others are dropped. They claim nothing.
  *
  * Changes of the generations (create, delete, lose) pass through the same queue of groups, each as a group of its own, and are ordered with the copies by that.
@@ -38,6 +41,7 @@
  * watermarks, events.
  */
 #include <linux/bitmap.h>
+#include <linux/hash.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/list_sort.h>
@@ -47,6 +51,7 @@
 
 #define PIECE_CHUNKS	256u			/* of one bio, then others have a turn */
 #define PIECE_PARTS	64u			/* of a discard */
+#define TURN_CHUNKS	SNAP_BATCH		/* of one flow, then others have a turn */
 #define ROOM_PAUSE	(HZ / 20)
 #define ROOM_PATIENCE	(5 * HZ)		/* then any generation may be given up */
 #define PLUG_BIOS	128u			/* then the worker gets them before the plug ends */
@@ -151,6 +156,7 @@ void snap_cow_defer(struct snap_cow *cow, struct bio *bio, u64 first, u64 last)
 	pb->cursor = first;
 	pb->last = last;
 	pb->missing = 0;
+	pb->flow = hash_32(current->pid, ilog2(SNAP_FLOWS));
 	atomic_inc(&cow->busy);
 	if (plug_bio(cow, pb))
 		return;
@@ -330,7 +336,7 @@ void snap_cow_run_committed(struct snap_cow *cow, struct snap_run *run)
 {
 	struct snap_pbio *pb = run->owner;
 
-	list_splice_init(&run->waiters, &cow->deferred);
+	list_splice_init(&run->waiters, &cow->again);
 	snap_run_free(run);
 	if (!--pb->missing && pb->cursor > pb->last)
 		release(cow, pb);
@@ -501,16 +507,39 @@ static enum scan scan_discard(struct snap_cow *cow, struct snap_pbio *pb)
 
 /* ---- the worker -------------------------------------------------------------------------------- */
 
+/* Whose turn is it? Once round, and once more to who has used up his turn and is alone. NULL: nobody is there. */
+static struct snap_pbio *next_deferred(struct snap_cow *cow)
+{
+	unsigned int i;
+
+	if (!list_empty(&cow->again))
+		return list_first_entry(&cow->again, struct snap_pbio, list);
+	for (i = 0; i <= SNAP_FLOWS; i++) {
+		if (cow->turn && !list_empty(&cow->flows[cow->flow]))
+			return list_first_entry(&cow->flows[cow->flow], struct snap_pbio, list);
+		cow->flow = (cow->flow + 1) % SNAP_FLOWS;
+		cow->turn = TURN_CHUNKS;
+	}
+	return NULL;
+}
+
+/* The bio itself may be gone: what it cost is what is in flight now and was not before. */
+static void charge(struct snap_cow *cow, u32 chunks_before)
+{
+	cow->turn -= min(cow->turn, max(cow->chunks - chunks_before, 1u));
+}
+
 static bool scan_deferred(struct snap_cow *cow)
 {
 	struct blk_plug plug;
+	struct snap_pbio *pb;
 	bool progress = false;
 
 	cow->wait_memory = false;
 	blk_start_plug(&plug);
-	while (!list_empty(&cow->deferred)) {
-		struct snap_pbio *pb = list_first_entry(&cow->deferred, struct snap_pbio, list);
+	while ((pb = next_deferred(cow))) {
 		u64 before = pb->cursor;
+		u32 chunks = cow->chunks;
 		enum scan r;
 
 		/* What has been read goes on while it is in the processor's cache. */
@@ -520,14 +549,14 @@ static bool scan_deferred(struct snap_cow *cow)
 		}
 
 		r = bio_op(snap_pbio_bio(pb)) == REQ_OP_DISCARD ? scan_discard(cow, pb) : scan_write(cow, pb);
-
+		charge(cow, chunks);
 		if (r == SCAN_FULL) {
 			progress |= pb->cursor != before;
 			break;
 		}
 		progress = true;
 		if (r == SCAN_TURN)
-			list_move_tail(&pb->list, &cow->deferred);
+			list_move_tail(&pb->list, &cow->flows[pb->flow]);
 	}
 	blk_finish_plug(&plug);
 	return progress;
@@ -541,6 +570,7 @@ static int by_cursor(void *unused, const struct list_head *a, const struct list_
 /* What came in together is taken up in the order of its place: reads, records and at last the writes themselves. */
 static bool reads_done(struct snap_cow *cow)
 {
+	struct snap_pbio *pb, *next_pb;
 	struct snap_run *run, *next;
 	LIST_HEAD(incoming);
 	LIST_HEAD(done);
@@ -551,7 +581,8 @@ static bool reads_done(struct snap_cow *cow)
 	list_splice_init(&cow->incoming, &incoming);
 	spin_unlock_irq(&cow->lock);
 	list_sort(NULL, &incoming, by_cursor);
-	list_splice_tail(&incoming, &cow->deferred);
+	list_for_each_entry_safe(pb, next_pb, &incoming, list)
+		list_move_tail(&pb->list, &cow->flows[pb->flow]);
 	if (list_empty(&done))
 		return false;
 	list_for_each_entry_safe(run, next, &done, list) {
@@ -615,7 +646,7 @@ static int worker(void *data)
 		if (in_a_hurry(cow))
 			yield();
 	}
-	WARN_ON_ONCE(!list_empty(&cow->deferred) || !list_empty(&cow->writing) || cow->chunks);
+	WARN_ON_ONCE(next_deferred(cow) || !list_empty(&cow->writing) || cow->chunks);
 	snap_memalloc_restore(noio);
 	return 0;
 }
@@ -624,6 +655,8 @@ static int worker(void *data)
 
 static void cow_setup(struct snap_cow *cow, struct snap_volume *vol)
 {
+	unsigned int i;
+
 	cow->vol = vol;
 	cow->chunk_bytes = vol->chunk_sectors << SECTOR_SHIFT;
 	cow->seg = min_t(u32, cow->chunk_bytes, PAGE_SIZE);
@@ -635,7 +668,9 @@ static void cow_setup(struct snap_cow *cow, struct snap_volume *vol)
 	INIT_LIST_HEAD(&cow->incoming);
 	INIT_LIST_HEAD(&cow->changes);
 	INIT_LIST_HEAD(&cow->done);
-	INIT_LIST_HEAD(&cow->deferred);
+	INIT_LIST_HEAD(&cow->again);
+	for (i = 0; i < SNAP_FLOWS; i++)
+		INIT_LIST_HEAD(&cow->flows[i]);
 	INIT_LIST_HEAD(&cow->ready);
 	INIT_LIST_HEAD(&cow->writing);
 	INIT_LIST_HEAD(&cow->free_groups);

@@ -21,13 +21,15 @@
 #define SNAP_MAX_BYTES		(16u << 20)	/* and their bytes; a chunk of the largest size is always possible */
 #define SNAP_BATCH	128u		/* copies that make a group worth its while */
 #define SNAP_RUN_BYTES		(1u << 20)	/* one read of old content, at most (or one chunk) */
+#define SNAP_FLOWS		64u		/* submitters that are told apart, by a hash */
 
 /**
  * struct snap_pbio - what the target keeps for every bio that dm hands to it
- * @list: in snap_cow.deferred, or in the @waiters of the run that has claimed the chunk at @cursor
+ * @list: in snap_cow.flows or .again, or in the @waiters of the run that has claimed the chunk at @cursor
  * @cursor: first chunk not yet examined
  * @last: last chunk of the bio
  * @missing: runs of this bio that are not yet durable
+ * @flow: of the task that submitted it
  * @inside: it has entered the gate
  *
  * All but @inside belong to the copy worker once the bio is deferred.
@@ -37,6 +39,7 @@ struct snap_pbio {
 	u64 cursor;
 	u64 last;
 	unsigned int missing;
+	u8 flow;
 	bool inside;
 };
 
@@ -173,6 +176,7 @@ void snap_store_drop(struct snap_store *s, struct snap_sealed *sealed);
  * @owner: the bio that claimed it
  * @bio: its pages, one bvec a page (or part of one); NULL for marks
  * @filled: chunks that have become items
+ * @prio: the owner's ioprio
  * @committed: chunks whose records are in the table
  * @retry: next chunk to be read alone, after the whole could not be read
  * @bad: chunks that could not be read
@@ -189,6 +193,7 @@ struct snap_run {
 	u32 filled;
 	u32 committed;
 	u32 retry;
+	u16 prio;
 	bool retrying;
 	bool mark;
 	blk_status_t status;
@@ -213,6 +218,7 @@ struct snap_group {
 	atomic_t pending;
 	bool ended;			/* pending reached 0; release/acquire */
 	unsigned int relocated;		/* times */
+	u16 prio;			/* ioprio of its writes; 0: as any */
 	blk_status_t data_status;
 	blk_status_t meta_status;
 };
@@ -233,7 +239,10 @@ struct snap_cow {
 	int room_err;
 
 	/* the worker's own */
-	struct list_head deferred;	/* pbios to be looked at, oldest first */
+	struct list_head again;		/* pbios whose wait for a claim has ended: they come first */
+	struct list_head flows[SNAP_FLOWS];	/* pbios to be looked at, of each flow oldest first */
+	unsigned int flow;		/* whose turn it is */
+	u32 turn;			/* chunks that are left of it */
 	struct list_head ready;		/* runs whose old content is in memory */
 	struct rb_root claims;
 	struct list_head writing;	/* groups in order of sealing */

@@ -13,6 +13,7 @@
  * A change of the generations is a group of its own, in the same order.
  */
 #include <linux/blkdev.h>
+#include <linux/ioprio.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -69,6 +70,7 @@ static struct bio *diff_bio(struct snap_group *g, unsigned int vecs, blk_opf_t o
 	bio->bi_iter.bi_sector = block * BLOCK_SECTORS;
 	bio->bi_end_io = endio;
 	bio->bi_private = g;
+	bio->bi_ioprio = g->prio;
 	atomic_inc(&g->pending);
 	return bio;
 }
@@ -154,6 +156,7 @@ static struct snap_group *take_free(struct snap_cow *cow)
 	g->nr = 0;
 	g->change = NULL;
 	g->relocated = 0;
+	g->prio = 0;
 	return g;
 }
 
@@ -172,6 +175,18 @@ static void group_launch(struct snap_cow *cow, struct snap_group *g)
 	group_submit(g);
 }
 
+/*
+ * The most urgent of its copies makes a group urgent, none makes it less urgent than anybody's writes: groups become durable in order, and the next one may be waited
+ * for. For the same reason its writes belong to no cgroup: one that is throttled would hold up all.
+ */
+static void raise_prio(struct snap_group *g, u16 prio)
+{
+	u16 now = g->prio ?: IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, IOPRIO_BE_NORM);
+
+	if (IOPRIO_PRIO_CLASS(prio) != IOPRIO_CLASS_NONE && prio < now)
+		g->prio = prio;
+}
+
 /** snap_group_fill() - [worker] make items of runs that have been read, as many as the open group takes */
 void snap_group_fill(struct snap_cow *cow)
 {
@@ -186,6 +201,7 @@ void snap_group_fill(struct snap_cow *cow)
 	while (g->nr < SNAP_GROUP_ITEMS && !list_empty(&cow->ready)) {
 		struct snap_run *run = list_first_entry(&cow->ready, struct snap_run, list);
 
+		raise_prio(g, run->prio);
 		while (g->nr < SNAP_GROUP_ITEMS && run->filled < run->nr) {
 			snap_run_item(run, run->filled++, &g->items[g->nr]);
 			g->runs[g->nr++] = run;
@@ -258,6 +274,7 @@ static void carry_over(struct snap_cow *cow, struct snap_group *g, u32 taken)
 	memcpy(next->items, g->items + taken, left * sizeof(*g->items));
 	memcpy(next->runs, g->runs + taken, left * sizeof(*g->runs));
 	next->nr = left;
+	next->prio = g->prio;
 	next->state = SNAP_GROUP_OPEN;
 	g->nr = taken;
 	cow->open = next;
