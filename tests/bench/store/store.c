@@ -475,6 +475,7 @@ static void life_of(const char *which, bool random, u32 group, u64 per_gen, u32 
 static void life(void)
 {
 	life_of("random, groups of 332", true, 332, big_records / 100, 100, 300);
+	life_of("random, groups of 128", true, 128, big_records / 100, 100, 300);
 	life_of("random, groups of 64", true, 64, big_records / 100, 100, 200);
 	life_of("sequential, groups of 2048", false, SD_GROUP_MAX_ITEMS, big_records / 100, 100, 300);
 }
