@@ -22,7 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "session.h"
+#include "session_digest.h"
 
 #define BLOCKS	40
 #define SIZE	(BLOCKS * SM_BLOCK + 77)
@@ -380,6 +380,115 @@ static void connection_cut_at_every_frame(void **state)
 	assert_sound();
 }
 
+/* ---- digests ---- */
+
+struct asked {
+	const char *volume;		/* 16 bytes */
+	uint32_t number, unit;
+	bool wrong_manifest;
+	struct sm_extent x;
+};
+
+/* Ask for digests by a session of its own; the first answer behind the server's HELLO in @payload. Return: its type. */
+static int ask(const char *client, uint32_t roles, const struct asked *a, uint8_t *payload, size_t *len)
+{
+	struct sm_identity id = { .roles = roles };
+	int in = memfd_create("in", 0), out = memfd_create("out", 0);
+	struct sm_gen_info g = { .number = a->number };
+	static uint8_t hash[SM_DIGEST];
+	struct sm_generation gen;
+	struct sm_client c;
+	struct sm_frame f;
+	struct sm_chan chan;
+	char vid[SM_VID_TEXT];
+	int type = 0;
+
+	memcpy(g.volume, "a volume's uuid", SM_UUID);
+	sm_volume_id("tester", g.volume, vid);
+	if (!sm_repo_generation(&repo, vid, 1, &gen, NULL)) {
+		memcpy(hash, gen.hash, SM_DIGEST);
+		sm_generation_done(&gen);
+	}
+	hash[0] ^= a->wrong_manifest;
+	memcpy(g.volume, a->volume, SM_UUID);
+	assert_int_equal(sm_client_stream(&c, in, NULL), 0);
+	assert_int_equal(sm_client_digest(&c, &g, hash, a->unit, &a->x, 1, NULL), 0);
+	sm_client_end(&c, false);
+	lseek(in, 0, SEEK_SET);
+	strcpy(id.client, client);
+	sm_chan_init(&chan, in, out);
+	sm_serve(&repo, &chan, &id, NULL);
+	sm_chan_free(&chan);
+	lseek(out, 0, SEEK_SET);
+	sm_chan_init(&chan, out, -1);
+	assert_int_equal(sm_chan_recv(&chan, &f, NULL), 1);
+	if (sm_chan_recv(&chan, &f, NULL) == 1) {
+		type = f.type;
+		*len = f.length;
+		memcpy(payload, f.payload, f.length);
+	}
+	sm_chan_free(&chan);
+	close(in);
+	close(out);
+	return type;
+}
+
+static const struct asked good = { "a volume's uuid", 1, SM_BLOCK, false, { 0, (BLOCKS + 1) * SM_BLOCK } };
+
+/* Digests are of the real bytes, in units that begin with the range; zeros are zeros; the last unit ends with the volume. */
+static void digests_are_of_the_bytes(void **state)
+{
+	static uint8_t payload[SM_MAX_PAYLOAD];
+	uint8_t want[SM_DIGEST];
+	struct asked a = good;
+	size_t len;
+	uint8_t *bytes = record(1, &len);
+
+	assert_int_equal(serve(bytes, len, SM_ROLE_BACKUP), 0);
+	free(bytes);
+	assert_int_equal(ask("tester", SM_ROLE_BACKUP, &a, payload, &len), SM_DIGESTED);
+	assert_int_equal(len, (BLOCKS + 1) * SM_DIGEST);
+	for (size_t i = 0; i <= BLOCKS; i++) {
+		memset(want, 0, sizeof(want));
+		if (i % 5)
+			sm_sha256(image + i * SM_BLOCK, i < BLOCKS ? SM_BLOCK : 77, want);
+		else if (i == BLOCKS)
+			sm_digest_unit(image + i * SM_BLOCK, 77, want);
+		assert_memory_equal(payload + i * SM_DIGEST, want, SM_DIGEST);
+	}
+	a.unit = 3 * SM_BLOCK;
+	a.x = (struct sm_extent){ 2 * SM_BLOCK, 7 * SM_BLOCK };
+	assert_int_equal(ask("tester", SM_ROLE_BACKUP, &a, payload, &len), SM_DIGESTED);
+	assert_int_equal(len, 3 * SM_DIGEST);
+	sm_sha256(image + 8 * SM_BLOCK, SM_BLOCK, want);
+	assert_memory_equal(payload + 2 * SM_DIGEST, want, SM_DIGEST);
+}
+
+/* Who may not, of what is not there or another's, and requests that are out of bounds. */
+static void digests_that_are_refused(void **state)
+{
+	static uint8_t payload[SM_MAX_PAYLOAD];
+	struct asked bad[] = { good, good, good, good, good, good, good, good };
+	size_t len;
+	uint8_t *bytes = record(1, &len);
+
+	assert_int_equal(serve(bytes, len, SM_ROLE_BACKUP), 0);
+	free(bytes);
+	bad[0].volume = "another volume's";
+	bad[1].number = 2;
+	bad[2].wrong_manifest = true;
+	bad[3].unit = 0;
+	bad[4].unit = SM_BLOCK + 1;
+	bad[5].unit = 2 * SM_DIGEST_UNIT_MAX;
+	bad[6].x.offset = (BLOCKS + 1) * SM_BLOCK;
+	bad[7].x.length = 100;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		assert_int_equal(ask("tester", SM_ROLE_BACKUP, &bad[i], payload, &len), SM_ERROR);
+	assert_int_equal(ask("somebody-else", SM_ROLE_BACKUP, &good, payload, &len), SM_ERROR);
+	assert_int_equal(ask("tester", SM_ROLE_OPERATOR | SM_ROLE_AUDITOR, &good, payload, &len), SM_ERROR);
+	assert_int_equal(ask("tester", SM_ROLE_BACKUP, &good, payload, &len), SM_DIGESTED);
+}
+
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -392,6 +501,8 @@ int main(void)
 		TEST(damaged_sessions),
 		TEST(out_of_order),
 		TEST(connection_cut_at_every_frame),
+		TEST(digests_are_of_the_bytes),
+		TEST(digests_that_are_refused),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

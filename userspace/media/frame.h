@@ -34,6 +34,8 @@ enum sm_type {
 	SM_ACK = 22,		/* server: durable up to here */
 	SM_COMMIT = 23,
 	SM_COMMITTED = 24,	/* server: the receipt */
+	SM_DIGEST_OF = 25,	/* client: digests of parts of a generation are wanted (session_digest.h) */
+	SM_DIGESTED = 26,	/* server: they are */
 
 	SM_LIST = 32,
 	SM_LISTED = 33,		/* server: one generation */
@@ -72,7 +74,8 @@ _Static_assert(sizeof(struct sm_wire_hello) == 80, "hello");
 
 #define SM_FEATURE_ZSTD		(1ull << 0)
 #define SM_FEATURE_RESUME	(1ull << 1)
-#define SM_FEATURES		(SM_FEATURE_ZSTD | SM_FEATURE_RESUME)
+#define SM_FEATURE_DIGESTS	(1ull << 2)
+#define SM_FEATURES		(SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS)
 
 #define SM_ROLE_BACKUP		(1u << 0)
 #define SM_ROLE_RESTORE		(1u << 1)

@@ -67,6 +67,7 @@ struct sm_client {
 	const char *peer;		/* what it is, for messages */
 	uint8_t repository[SM_UUID];
 	uint32_t roles;			/* granted */
+	uint64_t features;		/* the server's */
 	uint64_t credit, sent, acked;	/* payload bytes */
 	uint64_t kept_alive;		/* ns; when last said */
 };
@@ -104,6 +105,18 @@ int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receip
 #define SM_MAX_RANGES	1024u
 int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, const struct sm_extent *x, uint32_t nr,
 		      struct sm_listed *l, struct sm_err *e);
+
+/*
+ * sm_client_digest() - ask for the digests of parts of a generation (session_digest.h); the answer to each is taken
+ * by sm_client_digests(), in order. At most two may be under way, of at most 256 ranges each, so that neither side waits for the
+ * other to read. Needs SM_FEATURE_DIGESTS of the server; not while an upload is open.
+ * @x: whole blocks, ascending, disjoint
+ */
+#define SM_DIGEST_RANGES	256u
+int sm_client_digest(struct sm_client *c, const struct sm_gen_info *g, const uint8_t manifest[SM_DIGEST], uint32_t unit,
+		     const struct sm_extent *x, uint32_t nr, struct sm_err *e);
+/* sm_client_digests() - exactly @nr of them. They are the channel's, until the next frame. */
+int sm_client_digests(struct sm_client *c, uint32_t nr, const uint8_t (**digests)[SM_DIGEST], struct sm_err *e);
 
 /* sm_client_order() - an order (admin.h); takes it. @fn: takes each row */
 int sm_client_order(struct sm_client *c, json_t *order, int (*fn)(json_t *row, void *arg), void *arg, struct sm_err *e);
@@ -146,6 +159,12 @@ void sm_incoming_done(struct sm_incoming *in);
 
 int sm_send_hello(struct sm_chan *c, uint32_t roles, const uint8_t *repository, struct sm_err *e);
 int sm_check_hello(const struct sm_frame *f, struct sm_wire_hello *h, struct sm_err *e);
+/*
+ * sm_ranges_parse() - the member "ranges" of a request, [[offset, length], ...]: whole blocks, ascending, disjoint, cut off at @size.
+ * Absent: all. Return: how many, -EPROTO. sm_ranges_json() - make it
+ */
+int sm_ranges_parse(const json_t *o, uint64_t size, struct sm_extent x[SM_MAX_RANGES], struct sm_err *e);
+json_t *sm_ranges_json(const struct sm_extent *x, uint32_t nr);
 int sm_send_json(struct sm_chan *c, uint16_t type, json_t *o, struct sm_err *e);	/* takes @o */
 
 #endif

@@ -56,6 +56,7 @@ static int hello(struct sm_client *c, uint32_t role, struct sm_err *e)
 	if ((err = expect(c, &f, e)) || (err = sm_check_hello(&f, &h, e)))
 		return err;
 	memcpy(c->repository, h.repository, SM_UUID);
+	c->features = le64toh(h.features);
 	c->roles = le32toh(h.roles) & role;
 	if (!c->roles)
 		return sm_fail(e, -EACCES, "%s: this client does not have the role that it takes (%s)",
@@ -288,20 +289,13 @@ int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receip
 int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, const struct sm_extent *x, uint32_t nr,
 		      struct sm_listed *l, struct sm_err *e)
 {
-	json_t *o = volume_json(volume), *ranges = nr ? json_array() : NULL;
+	json_t *o = volume_json(volume);
 	struct sm_frame f;
 	int err;
 
 	json_object_set_new(o, "generation", json_integer(number));
-	for (uint32_t i = 0; i < nr; i++) {
-		json_t *one = json_array();
-
-		json_array_append_new(one, json_integer(x[i].offset));
-		json_array_append_new(one, json_integer(x[i].length));
-		json_array_append_new(ranges, one);
-	}
-	if (ranges)
-		json_object_set_new(o, "ranges", ranges);
+	if (nr)
+		json_object_set_new(o, "ranges", sm_ranges_json(x, nr));
 	if ((err = sm_send_json(&c->chan, SM_RESTORE, o, e)) || (err = expect(c, &f, e)))
 		return err;
 	if (f.type != SM_RESTORING)
@@ -310,6 +304,34 @@ int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, 
 	if (!err && l->manifest.info.number != number)
 		err = sm_fail(e, -EPROTO, "media server: sends generation %u", l->manifest.info.number);
 	return err;
+}
+
+int sm_client_digest(struct sm_client *c, const struct sm_gen_info *g, const uint8_t manifest[SM_DIGEST], uint32_t unit,
+		     const struct sm_extent *x, uint32_t nr, struct sm_err *e)
+{
+	json_t *o = json_object();
+
+	sm_json_set_uuid(o, "volume", g->volume);
+	sm_json_set_hex(o, "manifest", manifest, SM_DIGEST);
+	json_object_set_new(o, "generation", json_integer(g->number));
+	json_object_set_new(o, "unit", json_integer(unit));
+	json_object_set_new(o, "ranges", sm_ranges_json(x, nr));
+	return sm_send_json(&c->chan, SM_DIGEST_OF, o, e);
+}
+
+int sm_client_digests(struct sm_client *c, uint32_t nr, const uint8_t (**digests)[SM_DIGEST], struct sm_err *e)
+{
+	struct sm_frame f;
+	int err = expect(c, &f, e);
+
+	if (err)
+		return err;
+	if (f.type != SM_DIGESTED)
+		return unexpected(c, &f, e);
+	if (f.length != (uint64_t)nr * SM_DIGEST)
+		return sm_fail(e, -EPROTO, "%s: sent %u bytes of digests, not %u", c->peer, f.length, nr * SM_DIGEST);
+	*digests = (const void *)f.payload;
+	return 0;
 }
 
 int sm_client_order(struct sm_client *c, json_t *order, int (*fn)(json_t *, void *), void *arg, struct sm_err *e)

@@ -122,3 +122,44 @@ int sm_remote_error(const char *peer, const struct sm_frame *f, struct sm_err *e
 	json_decref(o);
 	return sm_fail(e, err, "%s: %s", peer, text);
 }
+
+int sm_ranges_parse(const json_t *o, uint64_t size, struct sm_extent x[SM_MAX_RANGES], struct sm_err *e)
+{
+	const json_t *a = json_object_get(o, "ranges");
+	size_t nr = json_array_size(a);
+	uint64_t end = 0;
+
+	if (!a) {
+		x[0] = (struct sm_extent){ 0, size };
+		return 1;
+	}
+	if (!nr || nr > SM_MAX_RANGES)
+		return sm_fail(e, -EPROTO, "from 1 to %u ranges", SM_MAX_RANGES);
+	for (size_t i = 0; i < nr; i++) {
+		const json_t *v = json_array_get(a, i);
+		json_int_t offset = json_integer_value(json_array_get(v, 0)), length = json_integer_value(json_array_get(v, 1));
+
+		if (json_array_size(v) != 2 || offset < 0 || length <= 0 || (uint64_t)offset >= size || offset % SM_BLOCK ||
+		    length % SM_BLOCK || (uint64_t)offset < end)
+			return sm_fail(e, -EPROTO, "range %zu: not of whole blocks inside the volume, or not in order", i);
+		if ((uint64_t)length > size - offset)	/* who asks does not know where it ends */
+			length = size - offset;
+		x[i] = (struct sm_extent){ offset, length };
+		end = offset + length;
+	}
+	return nr;
+}
+
+json_t *sm_ranges_json(const struct sm_extent *x, uint32_t nr)
+{
+	json_t *ranges = json_array();
+
+	for (uint32_t i = 0; i < nr; i++) {
+		json_t *one = json_array();
+
+		json_array_append_new(one, json_integer(x[i].offset));
+		json_array_append_new(one, json_integer(x[i].length));
+		json_array_append_new(ranges, one);
+	}
+	return ranges;
+}

@@ -15,6 +15,7 @@
 #include "admin.h"
 #include "index.h"
 #include "session.h"
+#include "session_digest.h"
 
 #define SYNC_BYTES	(SM_CREDIT / 2)
 #define SYNC_IDLE_MS	50
@@ -26,6 +27,7 @@ struct server {
 	const struct sm_identity *id;
 	uint32_t roles;			/* asked for and granted */
 	struct sm_upload *upload;
+	struct sm_digester *digester;
 	uint64_t bytes, frames, unsynced;
 	uint64_t said;			/* ns; when we last said that we are still here */
 	bool peer_gone;			/* sending failed: nobody to tell */
@@ -434,34 +436,6 @@ static int send_image(struct server *s, struct sm_image *img, const struct sm_ex
 	return r;
 }
 
-/* "ranges": [[offset, length], ...] into @x; none: the whole image. Return: how many, -EPROTO. */
-static int parse_ranges(const json_t *o, uint64_t size, struct sm_extent x[SM_MAX_RANGES], struct sm_err *e)
-{
-	const json_t *a = json_object_get(o, "ranges");
-	size_t nr = json_array_size(a);
-	uint64_t end = 0;
-
-	if (!a) {
-		x[0] = (struct sm_extent){ 0, size };
-		return 1;
-	}
-	if (!nr || nr > SM_MAX_RANGES)
-		return sm_fail(e, -EPROTO, "from 1 to %u ranges", SM_MAX_RANGES);
-	for (size_t i = 0; i < nr; i++) {
-		const json_t *v = json_array_get(a, i);
-		json_int_t offset = json_integer_value(json_array_get(v, 0)), length = json_integer_value(json_array_get(v, 1));
-
-		if (json_array_size(v) != 2 || offset < 0 || length <= 0 || (uint64_t)offset >= size || offset % SM_BLOCK ||
-		    length % SM_BLOCK || (uint64_t)offset < end)
-			return sm_fail(e, -EPROTO, "range %zu: not of whole blocks inside the volume, or not in order", i);
-		if ((uint64_t)length > size - offset)	/* who asks does not know where it ends */
-			length = size - offset;
-		x[i] = (struct sm_extent){ offset, length };
-		end = offset + length;
-	}
-	return nr;
-}
-
 static int restore_generation(struct server *s, const json_t *o, uint32_t number, struct sm_err *e)
 {
 	struct sm_extent *x = malloc(SM_MAX_RANGES * sizeof(*x));
@@ -475,7 +449,7 @@ static int restore_generation(struct server *s, const json_t *o, uint32_t number
 		free(x);
 		return err;
 	}
-	nr = parse_ranges(o, g.manifest.info.size, x, e);
+	nr = sm_ranges_parse(o, g.manifest.info.size, x, e);
 	err = nr < 0 ? nr : sm_image_open(s->repo, &g, &img, e);
 	if (!err) {
 		err = send_generation(s, SM_RESTORING, &g, e);
@@ -503,6 +477,13 @@ static int do_restore(struct server *s, const struct sm_frame *f, struct sm_err 
 		err = restore_generation(s, o, number, e);
 	json_decref(o);
 	return err;
+}
+
+static int do_digest(struct server *s, const struct sm_frame *f, struct sm_err *e)
+{
+	if (!(s->roles & (SM_ROLE_BACKUP | SM_ROLE_RESTORE)))
+		return sm_fail(e, -EACCES, "this client may neither back up nor restore");
+	return sm_digester_answer(&s->digester, s->repo, s->id->client, f, s->chan, e);
 }
 
 /* ---- orders ---- */
@@ -577,6 +558,8 @@ static int dispatch(struct server *s, const struct sm_frame *f, struct sm_err *e
 		return do_list(s, f, e);
 	case SM_RESTORE:
 		return do_restore(s, f, e);
+	case SM_DIGEST_OF:
+		return do_digest(s, f, e);
 	case SM_ORDER:
 		return do_order(s, f, e);
 	default:
@@ -619,6 +602,7 @@ int sm_serve(struct sm_repo *r, struct sm_chan *c, const struct sm_identity *id,
 	struct sm_err mine = { 0 };
 	int err = serve(&s, &mine);
 
+	sm_digester_free(s.digester);
 	if (s.upload) {
 		/* What arrived stays, for the next session. */
 		sm_upload_sync(s.upload, NULL);
