@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "backup.h"
+#include "compare.h"
 #include "error.h"
 #include "name.h"
 #include "outfile.h"
@@ -23,6 +24,7 @@ struct backup {
 	struct sm_client client;
 	struct outfile out;		/* of a stream, or another format */
 	struct base base;
+	struct audit audit;
 	struct plan plan;
 	struct sent sent;
 	uint64_t sent_bytes;		/* of a format */
@@ -48,6 +50,8 @@ static int open_dest(struct backup *b, struct sm_err *e)
 	b->client.oneway = one_way(d);
 	if (o->format != FORMAT_STREAM && !b->client.oneway)
 		return sm_fail(e, -EINVAL, "%s: only a file or - takes another format", o->dest_text);
+	if (b->client.oneway && (o->compare || o->audit))
+		return sm_fail(e, -EINVAL, "%s: only a media server can be compared with", o->dest_text);
 	if (b->client.oneway && o->dry_run)
 		return 0;	/* nothing is opened; the base is chosen as for a stream */
 	if (b->client.oneway && (err = outfile_open(&b->out, d, o->force, e)))
@@ -77,7 +81,8 @@ static void say_base(const struct backup *b)
 	if (!b->base.number)
 		snprintf(text, sizeof(text), "full backup: %s", b->base.reason);
 	else
-		snprintf(text, sizeof(text), "increment on %u: %s", b->base.number, b->base.reason);
+		snprintf(text, sizeof(text), "increment on %u%s: %s", b->base.number, b->base.compare ? ", found by comparing" : "",
+			 b->base.reason);
 	say(b, text);
 }
 
@@ -88,6 +93,71 @@ static void on_tick(void *arg)
 	sm_client_keepalive(&b->client);
 }
 
+static void on_compared(uint64_t bytes, void *arg)
+{
+	struct backup *b = arg;
+
+	snap_progress_update(b->progress, bytes, b->client.chan.bytes_in);
+}
+
+static void begin_compare(struct backup *b, struct compare *c, const char *what, uint64_t total)
+{
+	char text[SM_NAME_MAX + 32];
+	struct snap_progress_opts po = { .what = text, .quiet = b->o->quiet, .json = b->o->progress_json };
+
+	snprintf(text, sizeof(text), "%s %s", what, b->o->source->name);
+	*c = (struct compare){ .source = b->o->source, .client = &b->client, .base = &b->base, .stop = b->o->stop,
+			       .progress = on_compared, .arg = b };
+	b->progress = snap_progress_start(&po, total);
+}
+
+static int make_compared(struct backup *b, struct sm_err *e)
+{
+	struct source *s = b->o->source;
+	struct sm_spill raw;
+	struct compare c;
+	int err;
+
+	/* A dry run reads, too: there is no other way to know. */
+	if (b->o->dry_run && !b->o->measure && !b->o->audit && (err = s->ops->start(s, e)))
+		return err;
+	sm_spill_init(&raw, sizeof(struct range), NULL);
+	begin_compare(b, &c, "comparing", s->size);
+	err = compare_all(&c, &raw, e);
+	snap_progress_end(b->progress, !err);
+	if (!err)
+		err = plan_take(&b->plan, s, &raw, b->base.size, e);
+	sm_spill_free(&raw);
+	return err;
+}
+
+/* Before anything is sent: what the list of changes leaves out is what the media server has of the base. */
+static int run_audit(struct backup *b, struct sm_err *e)
+{
+	struct audit *a = &b->audit;
+	struct compare c;
+	int err;
+
+	if (!b->base.number || b->base.compare) {
+		say(b, "nothing to audit: no list of changes is relied on");
+		return 0;
+	}
+	if (!(b->client.features & SM_FEATURE_DIGESTS))
+		return sm_fail(e, -EPROTO, "%s: the media server is too old for --audit", b->o->dest_text);
+	a->share = b->o->audit;
+	begin_compare(b, &c, "auditing", 0);
+	err = audit_run(&c, &b->plan.ranges, a, e);
+	snap_progress_end(b->progress, !err);
+	if (err)
+		return err;
+	if (a->differ)
+		return sm_fail(e, BACKUP_AUDIT,
+			       "%s: AUDIT: %llu blocks differ from generation %u on %s though they are not in the list of changes, the first at offset %llu: the volume was written without us, or changes were missed. Nothing was sent; --compare sends what differs",
+			       b->o->source->name, (unsigned long long)a->differ, b->base.number, b->o->dest_text,
+			       (unsigned long long)a->first);
+	return 0;
+}
+
 static int make_plan(struct backup *b, struct sm_err *e)
 {
 	struct source *s = b->o->source;
@@ -95,16 +165,18 @@ static int make_plan(struct backup *b, struct sm_err *e)
 
 	if (err)
 		return err;
+	say_base(b);
 	s->tick = on_tick;
 	s->tick_arg = b;
+	if (b->base.compare)
+		return make_compared(b, e);
 	err = plan_make(&b->plan, s, b->base.number, b->base.size, e);
 	if (err == -ENODATA && b->base.number && b->o->base_mode == BASE_AUTO) {
 		b->base.number = 0;
 		snprintf(b->base.reason, sizeof(b->base.reason), "%.200s", e->text);
+		say_base(b);
 		err = plan_make(&b->plan, s, 0, 0, e);
 	}
-	if (!err)
-		say_base(b);
 	return err;
 }
 
@@ -220,7 +292,7 @@ static int format_sink(struct backup *b, int fd, bool fresh, struct sink **k, st
 	}
 	snap_name(b->base.number, b->base.uuid, s->known_uuids, from);
 	snap_name(s->number, s->uuid, s->known_uuids, to);
-	return sink_rbd(fd, b->o->format == FORMAT_RBD2 ? 2 : 1, b->base.number ? from : NULL, to, s->size, &b->sent, k, e);
+	return sink_rbd(fd, b->base.number ? from : NULL, to, s->size, &b->sent, k, e);
 }
 
 static int write_format(struct backup *b, struct sm_err *e)
@@ -260,7 +332,7 @@ static int measure(struct backup *b, struct sm_err *e)
 	return err;
 }
 
-static const char *const format_names[] = { "stream", "rbd-diff", "rbd-diff2", "raw" };
+static const char *const format_names[] = { "stream", "rbd-diff", "raw" };
 
 static void print_json(FILE *f, json_t *o)
 {
@@ -306,6 +378,8 @@ static void print_receipt(const struct backup *b)
 		sm_json_set_text(o, "volume", s->volume_name);
 		json_object_set_new(o, "generation", json_integer(s->number));
 		json_object_set_new(o, "base", b->base.number ? json_integer(b->base.number) : json_null());
+		json_object_set_new(o, "compared", json_boolean(b->base.compare));
+		json_object_set_new(o, "audited_bytes", json_integer(b->audit.bytes));
 		json_object_set_new(o, "state", json_string(b->published ? "published" : b->plan.have_bytes ? "resumed" : "new"));
 		json_object_set_new(o, "size", json_integer(s->size));
 		json_object_set_new(o, "change_bytes", json_integer(b->plan.bytes));
@@ -414,9 +488,9 @@ static int run(struct backup *b, struct sm_err *e)
 	int err;
 
 	/* Pinned before anybody looks at it, so that what is planned is what is there. */
-	if ((!o->dry_run || o->measure) && (err = s->ops->start(s, e)))
+	if ((!o->dry_run || o->measure || o->audit) && (err = s->ops->start(s, e)))
 		return err;
-	if ((err = open_dest(b, e)) || (err = make_plan(b, e)))
+	if ((err = open_dest(b, e)) || (err = make_plan(b, e)) || (o->audit && (err = run_audit(b, e))))
 		return err;
 	if (o->dry_run) {
 		err = o->measure ? measure(b, e) : 0;

@@ -18,18 +18,28 @@ struct backup_options {
 	uint32_t base;
 	enum backup_format format;
 	int level;
+	bool compare;			/* find what changed by comparing, whatever is known */
+	uint32_t audit;			/* of AUDIT_ALL: share of what is unchanged that is compared; 0: none */
 	uint64_t rate;			/* bytes a second; 0: no limit */
 	bool measure;			/* with dry_run: read all that would be sent, and count */
 	bool dry_run, quiet, progress_json, json, keep_bookmark, force;
 	const volatile int *stop;
 };
 
-/* backup_run() - all of a backup, up to the receipt line. Return: 0 or -errno with the reason in @e. */
+/*
+ * backup_run() - all of a backup, up to the receipt line. Return: 0 or -errno with the reason in @e;
+ * BACKUP_AUDIT: what was said to be unchanged is not.
+ */
+#define BACKUP_AUDIT	(-ENOTRECOVERABLE)
 int backup_run(const struct backup_options *o, struct sm_err *e);
 
-/* The base that was chosen. number 0: none, a full backup, and why. */
+/*
+ * The base that was chosen. number 0: none, a full backup, and why. With compare nobody here knows what changed since then, or it is not
+ * certain: the media server's digests tell.
+ */
 struct base {
 	uint32_t number;
+	bool compare;
 	uint64_t size;
 	uint8_t uuid[SM_UUID];		/* zeros: not known */
 	uint8_t manifest[SM_DIGEST];

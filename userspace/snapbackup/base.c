@@ -15,8 +15,9 @@
 struct search {
 	const struct backup_options *o;
 	uint32_t older_than;
-	struct base *best;
-	bool server_has_any, server_has_number, candidate_there;
+	struct base *best;		/* the newest that both sides know */
+	struct base any;		/* the newest older one on the server, whatever is known here */
+	bool server_has_any, server_has_number;
 };
 
 static const struct candidate *find_candidate(const struct source *s, const struct sm_gen_info *g)
@@ -28,6 +29,16 @@ static const struct candidate *find_candidate(const struct source *s, const stru
 			return c;
 	}
 	return NULL;
+}
+
+static void take(struct base *b, const struct sm_listed *l)
+{
+	const struct sm_gen_info *g = &l->manifest.info;
+
+	b->number = g->number;
+	b->size = g->size;
+	memcpy(b->uuid, g->uuid, SM_UUID);
+	memcpy(b->manifest, l->hash, SM_DIGEST);
 }
 
 static int consider(const struct sm_listed *l, void *arg)
@@ -44,12 +55,12 @@ static int consider(const struct sm_listed *l, void *arg)
 			return 0;
 		x->server_has_number = true;
 	}
-	if (!find_candidate(s, g) || g->number >= x->older_than || g->number <= x->best->number)
+	if (g->number >= x->older_than)
 		return 0;
-	x->best->number = g->number;
-	memcpy(x->best->uuid, g->uuid, SM_UUID);
-	x->best->size = g->size;
-	memcpy(x->best->manifest, l->hash, SM_DIGEST);
+	if (g->number > x->any.number)
+		take(&x->any, l);
+	if (g->number > x->best->number && find_candidate(s, g))
+		take(x->best, l);
 	return 0;
 }
 
@@ -67,9 +78,9 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 	uint32_t n = x->o->base;
 
 	if (x->o->base_mode == BASE_NUMBER) {
-		if (n <= s->suspect)
-			return sm_fail(e, -ESTALE, "%s: base %u is suspect, what changed since then is not certain (--base none sends all)", s->name, n);
-		if (!have_candidate(s, n))
+		if (n <= s->suspect && !x->o->compare)
+			return sm_fail(e, -ESTALE, "%s: base %u is suspect, what changed since then is not certain (--compare finds out, --base none sends all)", s->name, n);
+		if (!have_candidate(s, n) && !x->o->compare)
 			return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it", s->name, n);
 		if (!x->server_has_number)
 			return sm_fail(e, -ENOENT, "%s: %s has no generation %u of this volume", s->name, x->o->dest_text, n);
@@ -87,6 +98,20 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 	return 0;
 }
 
+/* Nothing here says what has changed since: the server's newest one will do, compared block by block. */
+static void fall_back(struct search *x, const struct sm_client *c, struct base *b)
+{
+	if (!x->any.number)
+		return;
+	if (!(c->features & SM_FEATURE_DIGESTS)) {
+		snprintf(b->reason + strlen(b->reason), sizeof(b->reason) - strlen(b->reason), "; the media server is too old to compare with");
+		return;
+	}
+	memcpy(x->any.reason, b->reason, sizeof(b->reason));
+	*b = x->any;
+	b->compare = true;
+}
+
 static int choose_remote(const struct backup_options *o, struct sm_client *c, uint32_t older_than, struct base *b,
 			 struct sm_err *e)
 {
@@ -94,17 +119,29 @@ static int choose_remote(const struct backup_options *o, struct sm_client *c, ui
 	char uuid[SM_UUID_TEXT];
 	int err;
 
+	if (o->compare && !(c->features & SM_FEATURE_DIGESTS))
+		return sm_fail(e, -EPROTO, "%s: the media server is too old to compare with", o->dest_text);
 	sm_uuid_format(o->source->volume, uuid);
 	/* The newest few have it nearly always; a thousand generations would cost more than a small increment. */
 	err = sm_client_list(c, uuid, o->base_mode == BASE_AUTO ? AUTO_NEWEST : 0, consider, &x, e);
 	if (!err && !b->number && o->base_mode == BASE_AUTO)
 		err = sm_client_list(c, uuid, 0, consider, &x, e);
-	if (!err && b->number)
+	if (err)
+		return err;
+	if (o->compare && x.any.number) {
+		snprintf(b->reason, sizeof(b->reason), "asked for");
+		fall_back(&x, c, b);
+		return 0;
+	}
+	if (b->number) {
 		snprintf(b->reason, sizeof(b->reason), o->base_mode == BASE_NUMBER ? "asked for" :
 			 "the newest that is here and on the media server");
-	if (err || b->number)
-		return err;
-	return nothing_found(&x, b, e);
+		return 0;
+	}
+	err = nothing_found(&x, b, e);
+	if (!err)
+		fall_back(&x, c, b);
+	return err;
 }
 
 /* Nobody to ask: the increment is on what the caller says, and whoever applies it finds out. */

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backup.h"
 #include "cmd.h"
+#include "compare.h"
 #include "name.h"
+
+#define EXIT_AUDIT	7
 
 static volatile int stop;
 
@@ -17,10 +21,10 @@ static void on_signal(int sig)
 }
 
 struct arguments {
-	const char *dest, *base, *keep, *format, *image, *base_image, *uuid, *gen_uuid, *volume_name;
+	const char *dest, *base, *keep, *format, *audit, *image, *base_image, *uuid, *gen_uuid, *volume_name;
 	uint32_t gen, level;
 	uint64_t rate;
-	bool measure, dry_run, quiet, progress_json, json, force;
+	bool compare, measure, dry_run, quiet, progress_json, json, force;
 };
 
 static const char help[] =
@@ -28,8 +32,9 @@ static const char help[] =
 	"  HOST[:PORT]              a media server: TLS, once \"snapbackup enroll HOST\" has been run\n"
 	"  ssh://[USER@]HOST[/REPO] snapmediad over ssh; $SNAPDIFF_SSH replaces the command \"ssh\"\n"
 	"  REPO                     a repository directory on this machine\n"
-	"  - or FILE                a self-contained stream, or with --format: rbd-diff, rbd-diff2 (for \"rbd import-diff\"), raw\n"
-	"--base auto takes the newest older generation or bookmark that both sides know, else sends all and says why.\n"
+	"  - or FILE                a self-contained stream, or with --format: rbd-diff (for \"rbd import-diff\"), raw\n"
+	"--base auto takes the newest older generation or bookmark that both sides know, else compares with the newest that\n"
+	"is there, else sends all, and says why.\n"
 	"A backup that broke off is taken up where it was when the same command is run again.\n"
 	"--image backs up a plain image or idle device instead; its changes are found by comparing with --base-image,\n"
 	"the image of generation --base.";
@@ -62,7 +67,7 @@ static int parse_base(const char *text, struct backup_options *o)
 
 static int parse_format(const char *text, enum backup_format *f)
 {
-	static const char *const names[] = { "stream", "rbd-diff", "rbd-diff2", "raw" };
+	static const char *const names[] = { "stream", "rbd-diff", "raw" };
 
 	for (size_t i = 0; text && i < sizeof(names) / sizeof(*names); i++)
 		if (!strcmp(text, names[i])) {
@@ -70,6 +75,21 @@ static int parse_format(const char *text, enum backup_format *f)
 			return 0;
 		}
 	return text ? -EINVAL : 0;
+}
+
+/* "P" or "P%" */
+static int parse_audit(const char *text, uint32_t *share)
+{
+	char *end;
+	double v;
+
+	if (!text)
+		return 0;
+	v = strtod(text, &end);
+	if (end == text || (strcmp(end, "") && strcmp(end, "%")) || !(v >= 0.001 && v <= 100))
+		return -EINVAL;
+	*share = v * (AUDIT_ALL / 100);
+	return *share ? 0 : -EINVAL;
 }
 
 static int usage(const struct arguments *a, struct backup_options *o, int argc)
@@ -83,9 +103,13 @@ static int usage(const struct arguments *a, struct backup_options *o, int argc)
 	if (a->keep && strcmp(a->keep, "bookmark"))
 		return snap_usage_error("--keep: only \"bookmark\"");
 	if (parse_format(a->format, &o->format))
-		return snap_usage_error("--format: stream, rbd-diff, rbd-diff2 or raw");
+		return snap_usage_error("--format: stream, rbd-diff or raw");
 	if (o->format == FORMAT_RAW && o->base_mode == BASE_NUMBER)
 		return snap_usage_error("--format raw is always all of it: no --base");
+	if (parse_audit(a->audit, &o->audit))
+		return snap_usage_error("--audit: from 0.001 to 100 per cent");
+	if (a->compare && o->base_mode == BASE_NONE)
+		return snap_usage_error("--compare needs something to compare with: no --base none");
 	if (a->measure && !a->dry_run)
 		return snap_usage_error("--measure belongs to --dry-run");
 	if (a->level > 19)
@@ -94,8 +118,8 @@ static int usage(const struct arguments *a, struct backup_options *o, int argc)
 		return snap_usage_error("--base-image, --uuid, --gen-uuid, --volume-name belong to --image");
 	if (a->image && (!a->uuid || argc || a->keep))
 		return snap_usage_error("--image needs --uuid (of the volume), and takes neither NAME nor --keep");
-	if (a->image && !a->base_image != (o->base_mode != BASE_NUMBER))
-		return snap_usage_error("--image: --base N and --base-image go together");
+	if (a->image && !a->compare && !a->base_image != (o->base_mode != BASE_NUMBER))
+		return snap_usage_error("--image: --base N needs --base-image or --compare");
 	return 0;
 }
 
@@ -115,7 +139,7 @@ static int backup(const struct arguments *a, struct backup_options *o, const cha
 	if (!err)
 		return 0;
 	snap_err_set(&se, err, "", "%s", e.text);
-	return snap_err_report(&se);
+	return err == BACKUP_AUDIT ? (snap_err_report(&se), EXIT_AUDIT) : snap_err_report(&se);
 }
 
 static int run(int argc, char **argv)
@@ -125,8 +149,10 @@ static int run(int argc, char **argv)
 		{ "gen", 'g', SNAP_OPT_U32, "N", &a.gen, "generation to send" },
 		{ "dest", 'd', SNAP_OPT_STRING, "DEST", &a.dest, "where to" },
 		{ "base", 'b', SNAP_OPT_STRING, "M|auto|none", &a.base, "send what differs from generation M (default auto)" },
+		{ "compare", 'c', SNAP_OPT_FLAG, NULL, &a.compare, "read everything and compare with the base's digests there" },
+		{ "audit", 0, SNAP_OPT_STRING, "P%", &a.audit, "compare so much of what is unchanged, too; exit code 7 if it is not" },
 		{ "compress", 'z', SNAP_OPT_U32, "LEVEL", &a.level, "zstd level, 0 for none (default 1)" },
-		{ "format", 0, SNAP_OPT_STRING, "FORMAT", &a.format, "for - and FILE: stream (default), rbd-diff, rbd-diff2 or raw" },
+		{ "format", 0, SNAP_OPT_STRING, "FORMAT", &a.format, "for - and FILE: stream (default), rbd-diff or raw" },
 		{ "rate", 0, SNAP_OPT_SIZE, "BYTES", &a.rate, "send no more than so much a second" },
 		{ "keep", 0, SNAP_OPT_STRING, "bookmark", &a.keep, "afterwards turn the generation into a bookmark" },
 		{ "dry-run", 'n', SNAP_OPT_FLAG, NULL, &a.dry_run, "print what would be sent: extents and bytes" },
@@ -156,6 +182,7 @@ static int run(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	o.dest_text = a.dest;
 	o.level = a.level;
+	o.compare = a.compare;
 	o.rate = a.rate;
 	o.measure = a.measure;
 	o.dry_run = a.dry_run;

@@ -82,22 +82,28 @@ static void digest(struct plan *p)
 	p->bytes = h.bytes;
 }
 
+int plan_take(struct plan *p, struct source *s, struct sm_spill *raw, uint64_t base_size, struct sm_err *e)
+{
+	int err;
+
+	sm_spill_free(&p->ranges);
+	err = fit(p, raw, base_size, s->size, e);
+	if (!err)
+		digest(p);
+	return err;
+}
+
 int plan_make(struct plan *p, struct source *s, uint32_t base, uint64_t base_size, struct sm_err *e)
 {
 	struct sm_spill raw;
 	int err;
 
-	sm_spill_free(&p->ranges);
 	sm_spill_init(&raw, sizeof(struct range), NULL);
 	err = base ? s->ops->changes(s, base, &raw, e) : s->ops->map(s, &raw, e);
 	if (!err)
-		err = fit(p, &raw, base ? base_size : s->size, s->size, e);
+		err = plan_take(p, s, &raw, base ? base_size : s->size, e);
 	sm_spill_free(&raw);
-	if (!err && !base)
-		err = check_whole(p, s->size, e);
-	if (!err)
-		digest(p);
-	return err;
+	return err || base ? err : check_whole(p, s->size, e);
 }
 
 /* ---- what the server has ---- */

@@ -38,6 +38,9 @@ void plan_free(struct plan *p);
  */
 int plan_make(struct plan *p, struct source *s, uint32_t base, uint64_t base_size, struct sm_err *e);
 
+/* plan_take() - the same of an increment whose changes the caller has found: @raw, struct range, ascending, may reach past the size */
+int plan_take(struct plan *p, struct source *s, struct sm_spill *raw, uint64_t base_size, struct sm_err *e);
+
 extern const struct sm_have_ops plan_have_ops;	/* arg: struct plan */
 void plan_resume(struct plan *p);
 

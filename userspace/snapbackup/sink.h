@@ -45,16 +45,15 @@ struct sink {
 /* sink_frames() - to a media server or into a stream; merges what the plan says is there already. NULL: no memory */
 struct sink *sink_frames(struct sm_client *c, struct plan *p, struct sent *sent);
 
-enum backup_format { FORMAT_STREAM, FORMAT_RBD, FORMAT_RBD2, FORMAT_RAW };
+enum backup_format { FORMAT_STREAM, FORMAT_RBD, FORMAT_RAW };
 
 /**
  * sink_rbd() - Ceph's "rbd diff", as "rbd import-diff" reads it
- * @version: 1 or 2
  * @from, @to: names of snapshots; @from NULL: all of the image
  *
  * Records ascend. Writes the head at once. Return: 0, -EPIPE and the like.
  */
-int sink_rbd(int fd, int version, const char *from, const char *to, uint64_t size, struct sent *sent, struct sink **out,
+int sink_rbd(int fd, const char *from, const char *to, uint64_t size, struct sent *sent, struct sink **out,
 	     struct sm_err *e);
 /* sink_raw() - the image itself. Zeros become holes where @fd is a file that has just been made. NULL: no memory */
 struct sink *sink_raw(int fd, uint64_t size, bool sparse, struct sent *sent);

@@ -12,8 +12,8 @@
  *	'z' u64 offset, u64 length
  *	'e'
  *
- * In version 2 a u64 with the length of what follows stands behind each tag but the last one. The 'e' is written after the source
- * was looked at for the last time: without it nobody takes the stream for whole.
+ * The 'e' is written after the source was looked at for the last time: without it nobody takes the stream for whole. (Version 2
+ * has lengths behind the tags; it exists inside "rbd image v2" only, "rbd import-diff" refuses it.)
  *
  * Raw: the image's bytes. It has no end but the end: what breaks off is known by the exit code, and by the name of a file.
  */
@@ -26,7 +26,7 @@
 
 struct file_sink {
 	struct sink sink;
-	int fd, version;
+	int fd;
 	bool sparse;
 	uint64_t size, at;		/* raw: how far the image has been written */
 	struct sm_extent zeros;		/* rbd: not written yet, the next may touch them */
@@ -78,25 +78,19 @@ static void count(struct sent *s, const struct sm_extent *x, bool data)
 
 /* ---- rbd diff ---- */
 
-/* A record's head: tag, in version 2 the length of all that follows, then the fixed fields. */
-static int put_head(struct file_sink *f, char tag, const void *fields, size_t len, uint64_t more, struct sm_err *e)
+/* A record's head: tag and fixed fields. */
+static int put_head(struct file_sink *f, char tag, const void *fields, size_t len, struct sm_err *e)
 {
-	uint8_t head[1 + 8 + 16] = { tag };
-	uint64_t all = htole64(len + more);
-	size_t n = 1;
+	uint8_t head[1 + 16] = { tag };
 
-	if (f->version == 2) {
-		memcpy(head + n, &all, sizeof(all));
-		n += sizeof(all);
-	}
-	memcpy(head + n, fields, len);
-	return put(f, head, n + len, e);
+	memcpy(head + 1, fields, len);
+	return put(f, head, 1 + len, e);
 }
 
 static int put_name(struct file_sink *f, char tag, const char *name, struct sm_err *e)
 {
 	uint32_t len = htole32(strlen(name));
-	int err = put_head(f, tag, &len, sizeof(len), strlen(name), e);
+	int err = put_head(f, tag, &len, sizeof(len), e);
 
 	return err ? err : put(f, name, strlen(name), e);
 }
@@ -104,7 +98,7 @@ static int put_name(struct file_sink *f, char tag, const char *name, struct sm_e
 static int put_extent(struct file_sink *f, const struct sm_extent *x, const uint8_t *raw, struct sm_err *e)
 {
 	uint64_t fields[2] = { htole64(x->offset), htole64(x->length) };
-	int err = put_head(f, raw ? 'w' : 'z', fields, sizeof(fields), raw ? x->length : 0, e);
+	int err = put_head(f, raw ? 'w' : 'z', fields, sizeof(fields), e);
 
 	count(f->sink.sent, x, raw);
 	return err || !raw ? err : put(f, raw, x->length, e);
@@ -154,16 +148,16 @@ static void file_free(struct sink *k)
 static int rbd_begin(struct file_sink *f, const char *from, const char *to, uint64_t size, struct sm_err *e)
 {
 	uint64_t le = htole64(size);
-	int err = put(f, f->version == 2 ? "rbd diff v2\n" : "rbd diff v1\n", 12, e);
+	int err = put(f, "rbd diff v1\n", 12, e);
 
 	if (!err && from)
 		err = put_name(f, 'f', from, e);
 	if (!err)
 		err = put_name(f, 't', to, e);
-	return err ? err : put_head(f, 's', &le, sizeof(le), 0, e);
+	return err ? err : put_head(f, 's', &le, sizeof(le), e);
 }
 
-int sink_rbd(int fd, int version, const char *from, const char *to, uint64_t size, struct sent *sent, struct sink **out,
+int sink_rbd(int fd, const char *from, const char *to, uint64_t size, struct sent *sent, struct sink **out,
 	     struct sm_err *e)
 {
 	struct file_sink *f = calloc(1, sizeof(*f));
@@ -174,7 +168,6 @@ int sink_rbd(int fd, int version, const char *from, const char *to, uint64_t siz
 	memset(sent, 0, sizeof(*sent));
 	f->sink = (struct sink){ rbd_write, rbd_flush, rbd_end, file_free, .sent = sent };
 	f->fd = fd;
-	f->version = version;
 	err = rbd_begin(f, from, to, size, e);
 	if (err) {
 		free(f);

@@ -236,6 +236,42 @@ not_onto_what_is_used()
 	[ $rc != 0 ] && [[ $out == *"has 16777216 bytes"* ]] && has_sum "$DISK4" "$before"
 }
 
+# Only what is wrong is written; a device that somebody uses is refused here too, and so is one in use as swap.
+device_in_place()
+{
+	local before
+	head -c 4096 /dev/urandom | tee >(dd of="$DISK3" bs=4096 seek=7 conv=notrunc status=none) | dd of="$DISK3" bs=4096 seek=3000 conv=notrunc status=none
+	sync
+	works snaprestore --from 127.0.0.1 --volume vol --gen 3 --to "$DISK3" --diff-against-live || return 1
+	[[ $out == *" 8192 bytes differed"* ]] || return 1
+	out=$(head -c $((SECTORS * 512)) "$DISK3" | sha256sum | cut -d' ' -f1)
+	[ "$out" = "$(cat /tmp/sum.3)" ] || return 1
+	before=$(sum /dev/mapper/odd)
+	run snaprestore --from 127.0.0.1 --volume vol --gen 3 --to /dev/mapper/odd --diff-against-live -q
+	[ $rc = 5 ] && has_sum /dev/mapper/odd "$before" || return 1
+	mkswap "$DISK4" > /dev/null && swapon "$DISK4" || { out="no swap"; return 1; }
+	run snaprestore --from 127.0.0.1 --volume vol --gen 3 --to "$DISK4" -q
+	local r=$rc
+	swapoff "$DISK4"
+	[ $r = 5 ]
+}
+
+# One destination gets every generation, the other every second one: what is turned into a bookmark after the first is still the
+# other's base.
+two_destinations()
+{
+	works snapmedia init /tmp/slow && scatter 10 21 && take 6 || return 1
+	works snapbackup vol --gen 6 --dest /tmp/slow -q && backup 6 --keep bookmark || return 1
+	scatter 10 22 && take 7 && backup 7 --keep bookmark || return 1
+	[ "$(field base)" = 6 ] || return 1
+	scatter 10 23 && take 8 && works snapbackup vol --gen 8 --dest /tmp/slow --json || return 1
+	[[ $out == *"increment on 6: the newest that is here and on the media server"* ]] && [ "$(field change_bytes)" -gt $((10 * 4096)) ] || return 1
+	backup 8 --keep bookmark && [ "$(field base)" = 7 ] && [ "$(field change_bytes)" = $((10 * 4096)) ] && stored 8 && stored 7 || return 1
+	snaprestore --from /tmp/slow --gen 8 --to - -q | sha256sum > /tmp/r
+	out=$(cut -d' ' -f1 /tmp/r)
+	[ "$out" = "$(cat /tmp/sum.8)" ]
+}
+
 # A preserved chunk rots: the backup fails, and nothing of it becomes visible.
 rot_is_no_backup()
 {
@@ -275,7 +311,9 @@ ok "connection cut: nothing visible, nothing left behind, then resumed" cut_and_
 ok "stream through a pipe" stream
 ok "rbd diff on a bookmark" rbd_diff
 ok "restore to a device" to_device
+ok "onto a device in place: what differs; not onto what is used" device_in_place
 ok "not onto a primary, a mounted or a small device" not_onto_what_is_used
+ok "two destinations, one slower" two_destinations
 ok "damaged chunk: no backup" rot_is_no_backup
 ok "server stops" stop_server
 ok "the repository is sound" works snapmedia verify $REPO

@@ -98,16 +98,25 @@ ok "status too" equal "$(stat_of v suspect)" 2
 ok "generation 1 is what it was" generation v@1 "$before"
 snapmedia init /tmp/media >/dev/null
 back() { quiet snapbackup v --gen "$1" --dest /tmp/media --json "${@:2}"; }
+num() { printf '%s' "$out" | sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p"; }
+stored() { snaprestore --from /tmp/media --volume v --gen "$1" --to /tmp/back -q --force && generation v@"$1" "$(sum /tmp/back)"; }
 ok "a backup says it, too" eval 'back 1 && [[ $out == *"is suspect"* ]]'
 ok "no increment on a suspect base is made" eval '! back 2 --base 1 && [[ $out == *"base 1 is suspect"* ]]'
-ok "but a full backup, with the reason" eval 'back 2 && [[ $out == *"full backup: generations up to 1 are suspect"* && $out == *"\"base\":null"* ]]'
+ok "but one that compares, with the reason" eval 'back 2 && [[ $out == *"increment on 1, found by comparing: generations up to 1 are suspect"* && $out == *"\"base\":1"* ]] &&
+	[ "$(num change_bytes)" = $((4 * 65536)) ] && stored 2'
 write 50 2
 works create v --no-freeze
 ok "a new generation is not suspect" suspects 's == [1, 2]'
-ok "its first backup is a full one" eval 'back 3 -q && [[ $out == *"\"base\":null"* && $out != *"is suspect"* ]]'
+ok "its first backup compares, too" eval 'back 3 -q && [[ $out == *"\"base\":2"* && $out == *"\"compared\":true"* && $out != *"is suspect"* ]] && [ "$(num change_bytes)" = $((2 * 65536)) ] && stored 3'
 write 51 2
 works create v --no-freeze
-ok "the next one is an increment" eval 'back 4 -q && [[ $out == *"\"base\":3"* ]]'
+ok "the next one is an increment by what is known" eval 'back 4 -q --audit 100% && [[ $out == *"\"base\":3"* && $out == *"\"compared\":false"* ]] && [ "$(num audited_bytes)" = $((24 * 1048576 - 2 * 65536)) ]'
+# Behind our back, below the volume that is attached: no list of changes knows of it.
+head -c 4096 /dev/urandom | dd of=/dev/cp bs=4096 seek=1000 conv=notrunc,fsync oflag=direct 2>/dev/null
+works create v --no-freeze
+ok "an audit finds a write that was missed" eval 'back 5 --audit 100%; [ $? = 7 ] && [[ $out == *"AUDIT: 1 blocks differ from generation 4"*"offset 4096000:"* ]]'
+ok "and comparing sends it" eval 'back 5 --compare && [ "$(num change_bytes)" = 4096 ] && stored 5'
+ok "the repository is sound" quiet snapmedia verify /tmp/media
 ok "pinning does not change it" eval 'works pin v@1 && works unpin v@1 && suspects "s == [1, 2]"'
 detach
 ok "a clean detach does not take it away" eval 'attach /dev/cp /dev/cd && suspects "s == [1, 2]"'
