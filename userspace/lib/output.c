@@ -444,7 +444,7 @@ void snap_out_json(struct snap_out *out, const struct json_t *row)
 			snap_out_str(out, i, json_is_true(v) ? "yes" : NULL);
 		else if (json_is_string(v) && type == SNAP_COL_UUID && !snap_parse_uuid(json_string_value(v), uuid))
 			snap_out_uuid(out, i, uuid);
-		else if (json_is_string(v) && type == SNAP_COL_STRING && json_string_length(v))
+		else if (json_is_string(v) && type == SNAP_COL_STRING)
 			snap_out_str(out, i, json_string_value(v));
 		else if (json_is_integer(v) && json_integer_value(v) >= 0 && type != SNAP_COL_STRING && type != SNAP_COL_UUID)
 			snap_out_num(out, i, json_integer_value(v));

@@ -7,6 +7,7 @@
 #include "source.h"
 
 extern const struct snap_cmd cmd_enroll;
+extern const struct snap_cmd cmd_remote;	/* with --host */
 
 enum base_mode { BASE_AUTO, BASE_NONE, BASE_NUMBER };
 

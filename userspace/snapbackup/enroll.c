@@ -6,11 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "backup.h"
 #include "cmd.h"
 #include "known.h"
 
-static void print_line(const struct sm_key *k, const char *role)
+static void print_line(const struct sm_key *k, const char *role, bool agent)
 {
 	char text[SM_PIN_TEXT], name[SM_CLIENT_MAX];
 	uint8_t pin[SM_DIGEST];
@@ -19,15 +20,15 @@ static void print_line(const struct sm_key *k, const char *role)
 	sm_pin_format(pin, text);
 	if (gethostname(name, sizeof(name) - 1) || (name[sizeof(name) - 1] = '\0', !sm_client_valid(name)))
 		strcpy(name, "NAME");
-	printf("snapmedia client add %s --pin %s --role %s\n", name, text, role);
+	printf("%s client add %s --pin %s --role %s\n", agent ? "snapagentd" : "snapmedia", name, text, role);
 }
 
-static int enroll(const char *where, const char *pin_text, const char *role, struct sm_err *e)
+static int enroll(const char *where, const char *pin_text, const char *role, bool agent, struct sm_err *e)
 {
 	uint8_t pin[SM_DIGEST];
 	struct sm_dest d;
 	struct sm_key *k;
-	int err = sm_dest_parse(where, &d, e), known;
+	int err = agent ? sm_agent_dest(where, &d, e) : sm_dest_parse(where, &d, e), known;
 
 	if (err)
 		return err;
@@ -37,11 +38,12 @@ static int enroll(const char *where, const char *pin_text, const char *role, str
 		return sm_fail(e, -EINVAL, "--pin: \"sha256:\" and 64 hexadecimal digits, as snapmediad init prints it");
 	if ((err = sm_known_key(true, &k, e)) || (pin_text && (err = sm_known_add(d.host, d.port, pin, e))))
 		return err;
-	print_line(k, role);
+	print_line(k, role, agent);
 	sm_key_free(k);
 	known = sm_known_pin(d.host, d.port, pin, e);
 	if (known == -ENOENT)
-		fprintf(stderr, "snapbackup: the server's pin is not known yet: run this again with --pin and what \"snapmediad init\" prints there\n");
+		fprintf(stderr, "snapbackup: the server's pin is not known yet: run this again with --pin and what \"%s init\" prints there\n",
+			agent ? "snapagentd" : "snapmediad");
 	return known == -ENOENT ? 0 : known;
 }
 
@@ -52,10 +54,12 @@ static const char help[] =
 
 static int run(int argc, char **argv)
 {
-	const char *pin = NULL, *role = "backup";
+	const char *pin = NULL, *role = NULL;
+	bool agent = false;
 	const struct snap_opt opts[] = {
 		{ "pin", 'p', SNAP_OPT_STRING, "PIN", &pin, "the server's, printed by snapmediad init" },
-		{ "role", 'r', SNAP_OPT_STRING, "ROLE[,ROLE]", &role, "to ask for in the line printed (default backup)" },
+		{ "role", 'r', SNAP_OPT_STRING, "ROLE[,ROLE]", &role, "to ask for in the line printed (default backup; of an agent operator)" },
+		{ "agent", 0, SNAP_OPT_FLAG, NULL, &agent, "HOST is a storage host with snapagentd, default port " SM_AGENT_PORT },
 		{ 0 }
 	};
 	struct sm_err e = { 0 };
@@ -64,7 +68,7 @@ static int run(int argc, char **argv)
 
 	if (rc >= 0)
 		return rc;
-	err = enroll(argv[0], pin, role, &e);
+	err = enroll(argv[0], pin, role ? role : agent ? "operator" : "backup", agent, &e);
 	if (!err)
 		return 0;
 	snap_err_set(&se, err, "", "%s", e.text);

@@ -36,6 +36,7 @@ static const char help[] =
 	"--base auto takes the newest older generation or bookmark that both sides know, else compares with the newest that\n"
 	"is there, else sends all, and says why.\n"
 	"A backup that broke off is taken up where it was when the same command is run again.\n"
+	"--host has the agent of another machine do all this: snapbackup --host HOST --help.\n"
 	"--image backs up a plain image or idle device instead; its changes are found by comparing with --base-image,\n"
 	"the image of generation --base.";
 
@@ -194,6 +195,14 @@ static int run(int argc, char **argv)
 	return backup(&a, &o, argc ? argv[0] : NULL);
 }
 
+static bool has_host(char **argv)
+{
+	for (; *argv && strcmp(*argv, "--"); argv++)
+		if (!strncmp(*argv, "--host", 6) || !strncmp(*argv, "-H", 2))
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct snap_cmd *const verbs[] = { &cmd_enroll, NULL };
@@ -201,5 +210,5 @@ int main(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "enroll"))
 		return snap_main(&prog, argc, argv);
-	return snap_main_single("snapbackup", &cmd, argc, argv);
+	return snap_main_single("snapbackup", has_host(argv + (argc > 0)) ? &cmd_remote : &cmd, argc, argv);
 }
