@@ -429,6 +429,7 @@ void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr)
 
 void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr)
 {
+	s->alloc.dropped -= min(s->alloc.dropped, nr);
 	if (!sd_planted(SD_PLANT_REUSE_EARLY))
 		sd_alloc_untake(s, addr, nr);
 }
@@ -457,6 +458,7 @@ int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
 		a->g[group].free += len;
 		a->g[group].dirty = true;
 		a->free += len;
+		a->dropped += len;
 		if (sd_planted(SD_PLANT_REUSE_EARLY))
 			sd_alloc_untake(s, addr, len);
 	}

@@ -160,6 +160,16 @@ struct sd_info {
 /** sd_info() - [M] */
 void sd_info(struct sd_store *store, struct sd_info *info);
 
+/** struct sd_space - room, in blocks */
+struct sd_space {
+	u64 usable;		/* what data could have at most, if there were none */
+	u64 reserve;		/* what data leaves to metadata */
+	u64 room;		/* what data can have now */
+	u64 coming;		/* what background steps will give back, as estimated: dropped already, or unneeded */
+};
+/** sd_space() - [M] cheap: a look at each run's descriptor, no I/O */
+void sd_space(struct sd_store *store, struct sd_space *space);
+
 /**
  * sd_store_fail() - [M] the one way down: mark the store failed, in memory at once and, if the device still takes it, in the superblock
  * Every generation counts as lost from now on, for ever. Idempotent; tries again while it is not durable. Return: 0 if durable; -EBUSY: a step is writing its
@@ -334,5 +344,25 @@ int sd_map_extents(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_e
  * Return: number filled (may be 0 with *pos == end) or -errno
  */
 int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, struct sd_extent *out, u32 max);
+
+/* What would be freed? In copies, of those that were looked at. */
+struct sd_gain {
+	const u32 *live;	/* the live generations, ascending */
+	u32 nr;
+	struct sd_gain_of {
+		bool keep;	/* in: will not be given up */
+		u32 next_keep;	/* the function's own */
+		u64 alone;	/* copies that only this one needs */
+		u64 shared;	/* copies that this one, and younger ones but none with @keep, need; it is the oldest of them */
+	} *gain;		/* of each */
+	u64 seen;		/* copies that were looked at */
+};
+/**
+ * sd_gain() - [R] who needs the copies that there are?
+ *
+ * All of them are looked at in a table of up to 256 k records, samples from all over the volume in a larger one. May block for some thousand reads of
+ * metadata. Return: 0; -EIO, -EUCLEAN, -ENOMEM.
+ */
+int sd_gain(struct sd_version *v, struct sd_gain *gain);
 
 #endif

@@ -18,6 +18,7 @@
  *   merge.c    which runs to merge, one slice of a merge
  *   step.c     transactions: checkpoint and merge slice made durable
  *   open.c     open, attach, detach, close, fail
+ *   space.c    room, and what giving up generations would free
  *   check.c    everything against everything
  */
 #ifndef SNAPDIFF_CORE_INTERNAL_H
@@ -96,6 +97,7 @@ struct sd_alloc {
 	u64 start;		/* block of group 0 */
 	u64 end;		/* first block behind the device */
 	u64 free, avail;	/* sums */
+	u64 dropped;		/* blocks that will be free when their transaction is durable and their readers have gone */
 	u64 reserve;		/* fixed part of sd_alloc_reserve() */
 	u32 data_group, data_bit, meta_group, meta_bit;	/* where to look next */
 	u32 nr_pages, max_pages, clock;
