@@ -175,7 +175,7 @@ static const struct sd_dev_ops dev_ops = {
 	.get = dev_get,
 	.put = dev_put,
 	.forget = dev_forget,
-	.prefetch = dev_prefetch,
+	.read_ahead = dev_prefetch,
 	.version_lock = dev_version_lock,
 	.version_unlock = dev_version_unlock,
 };

@@ -34,11 +34,11 @@ struct sd_buf {
  * @get: a block through the cache; 0 or -errno
  * @put: release what get() gave
  * @forget: the cache must not serve these blocks any more (they are rewritten or freed)
- * @prefetch: a hint; may be NULL
+ * @read_ahead: a hint; may be NULL
  * @version_lock, @version_unlock: a spin lock that makes the swap of the current version atomic against
  *	sd_version_get(); NULL where there is only one thread
  *
- * @get, @put and @prefetch are called concurrently by readers. @read, @write, @flush and @forget only by the one that mutates.
+ * @get, @put and @read_ahead are called concurrently by readers. @read, @write, @flush and @forget only by the one that mutates.
  */
 struct sd_dev_ops {
 	int (*read)(void *ctx, u64 block, u32 nr, void *buf);
@@ -47,7 +47,7 @@ struct sd_dev_ops {
 	int (*get)(void *ctx, u64 block, struct sd_buf *buf);
 	void (*put)(void *ctx, struct sd_buf *buf);
 	void (*forget)(void *ctx, u64 block, u32 nr);
-	void (*prefetch)(void *ctx, u64 block, u32 nr);
+	void (*read_ahead)(void *ctx, u64 block, u32 nr);
 	void (*version_lock)(void *ctx);
 	void (*version_unlock)(void *ctx);
 };

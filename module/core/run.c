@@ -168,6 +168,26 @@ static int node_get(struct sd_store *s, const struct sd_segment *seg, const stru
 }
 
 /*
+ * Who takes whole leaves goes on to the next ones. Every 8 leaves the 16 behind are asked for: reading one at a time would take as long as the device needs for each.
+ */
+#define AHEAD	16u
+
+static void read_ahead(struct sd_store *s, const struct sd_disk_fences *b, const struct sd_disk_fence *at)
+{
+	u32 i = at - b->f, end = min(i + 1 + AHEAD, (u32)le16_to_cpu(b->hdr.nr)), n;
+
+	if (!s->dev->ops->read_ahead || i % (AHEAD / 2))
+		return;
+	for (i++; i < end; i += n) {
+		u64 addr = le64_to_cpu(b->f[i].addr);
+
+		for (n = 1; i + n < end && le64_to_cpu(b->f[i + n].addr) == addr + n; n++)
+			;
+		s->dev->ops->read_ahead(s->dev->ctx, addr, n);
+	}
+}
+
+/*
  * One descent. If the leaf that should hold the key ends before it, the first record is in the next leaf, whose first key a fence on the way
  * gave: *again is set and the key replaced by it.
  */
@@ -184,10 +204,15 @@ static int segment_fetch(struct sd_store *s, const struct sd_segment *seg, u64 *
 	*nr = 0;
 	*again = false;
 	while (node.level) {
+		const struct sd_disk_fence *f;
+
 		err = node_get(s, seg, &node, &buf);
 		if (err)
 			return err;
-		node = child_of(&node, fence_find(buf.data, *chunk, *gen, &next_chunk, &next_gen, &has_next));
+		f = fence_find(buf.data, *chunk, *gen, &next_chunk, &next_gen, &has_next);
+		if (node.level == 1 && max >= SD_FETCH)
+			read_ahead(s, buf.data, f);
+		node = child_of(&node, f);
 		sd_block_put(s, &buf);
 	}
 	err = node_get(s, seg, &node, &buf);

@@ -532,6 +532,59 @@ static void few_runs(void **state)
 	cost_close(&w);
 }
 
+static struct {
+	u8 announced[200000];
+	u64 leaves, cold;
+} ahead;
+
+static void note_ahead(void *ctx, u64 block, u32 nr)
+{
+	memset(ahead.announced + block, 1, nr);
+}
+
+static int get_ahead(void *ctx, u64 block, struct sd_buf *buf)
+{
+	int err = mem_get(ctx, block, buf);
+	const struct sd_disk_header *h = buf->data;
+
+	if (le32_to_cpu(h->magic) == SD_MAGIC_LEAF) {
+		ahead.leaves++;
+		ahead.cold += !ahead.announced[block];
+	}
+	return err;
+}
+
+/* Who takes leaves one behind the other has asked for nearly all of them before; a lookup asks for nothing. */
+static void streams_read_ahead(void **state)
+{
+	struct sd_dev_ops ops;
+	struct sd_rec rec;
+	struct cost w;
+	u32 i;
+
+	cost_open(&w, 200000, 65536);
+	for (i = 0; i < 4; i++)
+		generation(&w, 15000, 1 << 20);
+	checkpoint(w.s);
+	ops = *w.m.dev.ops;
+	ops.read_ahead = note_ahead;
+	ops.get = get_ahead;
+	w.m.dev.ops = &ops;
+	memset(&ahead, 0, sizeof(ahead));
+	for (i = 0; i < 50; i++) {
+		assert_int_equal(sd_lookup(w.s->cur, dice(&w.seed, 1 << 20), 1, &rec), 0);
+		assert_null(memchr(ahead.announced, 1, sizeof(ahead.announced)));
+	}
+	memset(&ahead, 0, sizeof(ahead));
+	del_gens(&w.m, w.s, 2, 3);
+	checkpoint(w.s);
+	until_idle(w.s);
+	assert_true(ahead.leaves > 100);
+	assert_true(ahead.cold * 8 < ahead.leaves);
+	assert_sound(w.s);
+	cost_close(&w);
+}
+
 /* Metadata written for a copied chunk over its whole life: random writes, @keep generations kept. */
 static void life_in_bytes(void **state)
 {
@@ -624,6 +677,7 @@ int main(void)
 		cmocka_unit_test(reclaim_of_a_full_device),
 		cmocka_unit_test(garbage_is_remembered),
 		cmocka_unit_test(few_runs),
+		cmocka_unit_test(streams_read_ahead),
 		cmocka_unit_test(life_in_bytes),
 		cmocka_unit_test(merges_go_on),
 		cmocka_unit_test(two_unfinished_merges),
