@@ -53,11 +53,13 @@
 #define PIECE_PARTS	64u			/* of a discard */
 #define TURN_CHUNKS	SNAP_BATCH		/* of one flow, then others have a turn */
 #define ROOM_PAUSE	(HZ / 20)
-#define ROOM_PATIENCE	(5 * HZ)		/* then any generation may be given up */
+#define ROOM_PATIENCE	(5 * HZ)		/* without progress of reclaiming: then all generations are given up, */
+#define ROOM_LIMIT	(20 * HZ)		/* and after so long in any case */
 #define PLUG_BIOS	128u			/* then the worker gets them before the plug ends */
 #define WAKES		16u
 #define WAKES_NS	(2 * NSEC_PER_MSEC)
-#define STALL_LIMIT	(30 * HZ)		/* then the store is given up */
+#define STALL_LIMIT	(30 * HZ)		/* without progress: then the store is given up, */
+#define STALL_MAX	(60 * HZ)		/* and after so long in any case */
 
 /* ---- waking ---------------------------------------------------------------------------------- */
 
@@ -232,15 +234,42 @@ void snap_cow_fail(struct snap_cow *cow, int err, const char *what)
 
 /* ---- no space --------------------------------------------------------------------------------- */
 
-static void ask_for_room(struct snap_cow *cow)
+/*
+ *	below a sixteenth of the room, and more is coming	rationed: each 50 ms a sixteenth of what is left (store_space.c). Writers become slow, they do not stop
+ *	none, reclaiming goes on				wait
+ *	none, nothing is left to reclaim			a generation is given up, the next one when all of that one has been reclaimed (full.c)
+ *	none, and reclaiming does not get on for 5 s,		all generations are given up: then writes are only marked, and pass without any room
+ *	or 20 s in all
+ *	not even that helps					the store is given up
+ */
+static void ask_for_room(struct snap_cow *cow, bool last_resort)
 {
 	if (cow->room_asked || time_before(jiffies, cow->room_after))
 		return;
 	cow->room_asked = true;
-	if (time_after(jiffies, cow->stalled_since + ROOM_PATIENCE))
-		snap_cow_house(cow, SNAP_HOUSE_LAST_RESORT);
-	else
-		snap_cow_house(cow, SNAP_HOUSE_ROOM);
+	snap_cow_house(cow, last_resort ? SNAP_HOUSE_LAST_RESORT : SNAP_HOUSE_ROOM);
+}
+
+static void no_space(struct snap_cow *cow)
+{
+	bool late = time_after(jiffies, cow->progress_at + ROOM_PATIENCE) || time_after(jiffies, cow->stalled_since + ROOM_LIMIT);
+
+	if (snap_store_reclaim(cow->vol->store) == SNAP_RECLAIM_NOTHING || late)
+		ask_for_room(cow, late);
+}
+
+/* How long has the worker waited, and for how long has nothing moved? */
+static void watch_stall(struct snap_cow *cow)
+{
+	unsigned long progress = snap_store_progress(cow->vol->store);
+
+	if (!cow->stalled) {
+		cow->stalled = true;
+		cow->stalled_since = cow->room_after = cow->progress_at = jiffies;
+	} else if (progress != cow->progress) {
+		cow->progress_at = jiffies;
+	}
+	cow->progress = progress;
 }
 
 /**
@@ -250,25 +279,24 @@ static void ask_for_room(struct snap_cow *cow)
  */
 void snap_cow_cannot_seal(struct snap_cow *cow, int err)
 {
-	if (!cow->stalled) {
-		cow->stalled = true;
-		cow->stalled_since = jiffies;
-		cow->room_after = jiffies;
+	if (err == -EBUSY) {
+		cow->rationed = true;
+		cow->stalled = false;
+		return;
 	}
+	watch_stall(cow);
 	if (err == -EIO || (err != -ENOSPC && err != -EAGAIN && err != -ENOMEM)) {
 		snap_cow_fail(cow, err, "metadata could not be written");
 		return;
 	}
-	if (time_after(jiffies, cow->stalled_since + STALL_LIMIT)) {
+	if (time_after(jiffies, cow->progress_at + STALL_LIMIT) || time_after(jiffies, cow->stalled_since + STALL_MAX)) {
 		snap_cow_fail(cow, err, err == -ENOSPC ? "no space, and nothing left to give up" : "no progress of checkpoints");
 		return;
 	}
-	if (err == -ENOMEM)
-		return;
-	if (snap_store_reclaim(cow->vol->store) == SNAP_RECLAIM_BUSY && !time_after(jiffies, cow->stalled_since + ROOM_PATIENCE))
-		return;
 	if (err == -ENOSPC)
-		ask_for_room(cow);
+		no_space(cow);
+	else if (err == -EAGAIN)
+		snap_store_reclaim(cow->vol->store);
 }
 
 static void take_room_answer(struct snap_cow *cow)
@@ -600,6 +628,7 @@ static void work(struct snap_cow *cow)
 	bool progress;
 
 	take_room_answer(cow);
+	cow->rationed = false;
 	if (!cow->failed && snap_store_failed(cow->vol->store))
 		snap_cow_fail(cow, -EIO, "metadata could not be read or written");
 	do {
@@ -639,7 +668,7 @@ static int worker(void *data)
 
 	while (!kthread_should_stop()) {
 		work(cow);
-		if (cow->stalled || cow->wait_memory || !list_empty(&cow->changes))
+		if (cow->stalled || cow->rationed || cow->wait_memory || !list_empty(&cow->changes))
 			wait_event_idle_timeout(cow->wait, kicked(cow), HZ / 50);
 		else
 			wait_event_idle(cow->wait, kicked(cow));

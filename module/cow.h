@@ -139,6 +139,8 @@ enum snap_reclaim {
 };
 /* [worker] Writers wait for the background thread. */
 enum snap_reclaim snap_store_reclaim(struct snap_store *s);
+/* [any context] A number that changes while the background thread gets on. */
+unsigned long snap_store_progress(struct snap_store *s);
 /* [any context] There may be background work. */
 void snap_store_kick(struct snap_store *s);
 /* [worker] The one way down; event and log line follow from the housekeeping work. */
@@ -152,7 +154,8 @@ struct snap_sealed {
 	u64 image_addr;		/* block */
 };
 /*
- * [worker] Allocate addresses for the first of @items and build the journal image. Return: how many were taken, or -ENOSPC, -EAGAIN, -ENOMEM, -EIO (store failed).
+ * [worker] Allocate addresses for the first of @items and build the journal image. Return: how many were taken, or -ENOSPC, -EAGAIN, -EBUSY (rationed: in a moment), -ENOMEM,
+ * -EIO (store failed).
  * @items must stay where they are until commit.
  */
 int snap_store_seal_items(struct snap_store *s, struct snap_item *items, u32 nr, struct snap_sealed *out);
@@ -260,7 +263,10 @@ struct snap_cow {
 	bool stalled;			/* the open group cannot be sealed: no space, journal full */
 	bool room_asked;		/* the housekeeping work looks for generations to give up */
 	bool wait_memory;		/* nothing in flight and no memory: try again in a moment */
+	bool rationed;			/* little room, more is coming: the open group goes a moment later */
 	unsigned long stalled_since;	/* jiffies */
+	unsigned long progress;		/* of the background thread when last looked at */
+	unsigned long progress_at;	/* jiffies, when it changed */
 	unsigned long room_after;	/* not before that */
 	atomic_t busy;			/* deferred bios and changes not yet finished */
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Generations: cut, delete, bookmark, pin, label; and what is given up when the diff is full.
+ * Generations: cut, delete, bookmark, pin, label. (What is given up when the diff is full: full.c.)
  *
  * A cut of one or several volumes
  *
@@ -18,19 +18,6 @@
  *
  * Order of locks: control is taken for several volumes only under group_lock, so that two groups cannot wait for each other; who takes just one
  * control needs no order.
- *
- * Who may not take control here: snap_gen_make_room() and snap_gen_check_space(). A cutter holds it while he waits at the gate for the write that waits for
- * room. They change the state of generations behind the back of whoever does hold it; the store refuses a put that would bring a lost generation back.
- *
- * A full diff (DESIGN §6), by policy:
- *
- *                        90 % used                                        no room for a copy
- *     drop-oldest        oldest live one, as long as another stays        oldest live one
- *     drop-all           nothing                                          all live ones
- *     fail-snapshots     nothing                                          all live ones
- *
- *   Pinned and active ones go last, and never at 90 %. drop-all gives up the space in one go; fail-snapshots says in addition that nothing recorded since is to be trusted as a base
- *   for increments (changes unknown), as a full dm-snapshot does.
  */
 #include <linux/blkdev.h>
 #include <linux/ktime.h>
@@ -485,152 +472,4 @@ int snap_gen_label(struct snap_volume *vol, u32 number, const char *label, struc
 out:
 	mutex_unlock(&vol->control);
 	return err;
-}
-
-/* ---- a full diff --------------------------------------------------------------------------------------- */
-
-/* Percent of what copies can use (the metadata's reserve is not part of it). */
-#define USED_LOW	80u	/* tell */
-#define USED_OK		75u	/* tell that it is over */
-#define USED_HIGH	90u	/* begin to drop */
-
-enum spare { SPARE_NONE, SPARE_IN_USE };
-
-/* The oldest live generation that may be given up, or 0. @live: how many live ones there are. */
-static u32 pick_oldest(struct snap_volume *vol, enum spare spare, unsigned int *live)
-{
-	struct snap_gen gen;
-	u32 from = 1, oldest = 0;
-
-	*live = 0;
-	while (from && !snap_store_gen_next(vol->store, from, &gen)) {
-		from = gen.number + 1;
-		if (gen.state != SNAPDIFF_GEN_LIVE)
-			continue;
-		++*live;
-		if (oldest)
-			continue;
-		if (spare == SPARE_IN_USE && ((gen.flags & SNAPDIFF_GEN_F_PINNED) || snap_virt_index(vol, gen.number) >= 0))
-			continue;
-		oldest = gen.number;
-	}
-	return oldest;
-}
-
-static void remember_loss(struct snap_volume *vol)
-{
-	struct snap_store_info info;
-
-	snap_store_info(vol->store, &info);
-	vol->space.lost_txid = info.txid;
-}
-
-static int lose_one(struct snap_volume *vol, u32 number, const char *why)
-{
-	int err = snap_store_lose_gens(vol, number, number, false);
-
-	if (err)
-		return err;
-	snap_count(vol, SNAP_C_LOST_GENS);
-	remember_loss(vol);
-	snap_event(vol, SNAPDIFF_EVENT_LOST, number, ENOSPC, why);
-	return 0;
-}
-
-static int lose_all(struct snap_volume *vol, unsigned int live, bool unknown)
-{
-	struct snap_summary sum;
-	char text[64];
-	int err;
-
-	snap_store_summary(vol->store, &sum);
-	err = snap_store_lose_gens(vol, 1, sum.highest, unknown);
-	if (err)
-		return err;
-	snap_count_add(vol, SNAP_C_LOST_GENS, live);
-	remember_loss(vol);
-	snprintf(text, sizeof(text), "all %u live generations, the differential volume is full", live);
-	snap_event(vol, SNAPDIFF_EVENT_LOST, 0, ENOSPC, text);
-	return 0;
-}
-
-/**
- * snap_gen_make_room() - there is no room for a copy and nothing left to reclaim: give up generations
- * @last_resort: whatever it costs
- *
- * Context: housekeeping work of the copy path; blocks for a commit; never takes vol->control.
- * Return: 0: something has been given up, durably, or the store has failed: look at the summary again; -EAGAIN: nothing is left
- * to give up.
- */
-int snap_gen_make_room(struct snap_volume *vol, bool last_resort)
-{
-	unsigned int live;
-	u8 policy = READ_ONCE(vol->on_full);
-	u32 oldest = pick_oldest(vol, SPARE_IN_USE, &live);
-
-	if (!vol->space.full) {
-		vol->space.full = vol->space.low = true;
-		snap_event(vol, SNAPDIFF_EVENT_FULL, 0, ENOSPC, NULL);
-	}
-	if (!live)
-		return -EAGAIN;
-	if (last_resort || policy != SNAPDIFF_ON_FULL_DROP_OLDEST) {
-		lose_all(vol, live, policy == SNAPDIFF_ON_FULL_FAIL);
-		return 0;
-	}
-	if (!oldest)
-		oldest = pick_oldest(vol, SPARE_NONE, &live);
-	if (oldest)
-		lose_one(vol, oldest, "the differential volume is full");
-	return 0;
-}
-
-static unsigned int used_percent(const struct snap_store_info *info)
-{
-	u64 size = info->diff_size - min(info->diff_reserved, info->diff_size);
-	u64 free = info->diff_free - min(info->diff_reserved, info->diff_free);
-
-	if (!size || free >= size)
-		return 0;
-	return 100 - div64_u64(free * 100, size);
-}
-
-/*
- * What was given up comes back a transaction or two later; before that the percentage says nothing about whether more has to go.
- */
-static bool loss_settled(struct snap_volume *vol, const struct snap_store_info *info)
-{
-	return !vol->space.lost_txid || info->txid >= vol->space.lost_txid + 3;
-}
-
-/**
- * snap_gen_check_space() - watermarks of the diff
- *
- * Context: housekeeping work of the copy path; may block for a commit; never takes vol->control.
- */
-void snap_gen_check_space(struct snap_volume *vol)
-{
-	struct snap_store_info info;
-	unsigned int used, live;
-	char text[32];
-	u32 oldest;
-
-	if (snap_store_failed(vol->store))
-		return;
-	snap_store_info(vol->store, &info);
-	used = used_percent(&info);
-	snprintf(text, sizeof(text), "%u %% used", used);
-	if (used >= USED_LOW && !vol->space.low) {
-		vol->space.low = true;
-		snap_event(vol, SNAPDIFF_EVENT_LOW_SPACE, 0, 0, text);
-	}
-	if (used < USED_OK && vol->space.low) {
-		vol->space.low = vol->space.full = false;
-		snap_event(vol, SNAPDIFF_EVENT_SPACE_OK, 0, 0, text);
-	}
-	if (used < USED_HIGH || READ_ONCE(vol->on_full) != SNAPDIFF_ON_FULL_DROP_OLDEST || !loss_settled(vol, &info))
-		return;
-	oldest = pick_oldest(vol, SPARE_IN_USE, &live);
-	if (oldest && live > 1)
-		lose_one(vol, oldest, "the differential volume is nearly full");
 }

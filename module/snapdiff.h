@@ -9,9 +9,10 @@
  *   gate.c        who may write now: the per-CPU gate that a cut closes
  *   cow.c         the copy path: the worker, deferred bios; copy.c: reading old content; group.c: commit groups (cow.h is what these share)
  *   bits.c        cache of the current changed set: windows of bits, filled from the store, evictable
- *   store*.c      owner of the core's store: life and lookups, metadata I/O (_dev), commits (_group), background thread (_step). The only files that
+ *   store*.c      owner of the core's store: life and lookups, metadata I/O (_dev), commits (_group), background thread (_step), room (_space). The only files that
  *                 include core headers.
- *   generation.c  create (consistency groups, freeze), delete, bookmark, pin, label; what happens when the diff is full
+ *   generation.c  create (consistency groups, freeze), delete, bookmark, pin, label
+ *   full.c        what is given up when the diff is full
  *   virt*.c       /dev/snapvirtN
  *   netlink*.c    the generic netlink family
  *   event.c       events: netlink multicast, uevent, dm event, kernel log
@@ -48,10 +49,10 @@ enum snap_counter {
 };
 struct snap_counters { u64 n[SNAP_C_NR]; };
 
-/* generation.c's memory of how full the diff is; zeroed at allocation, no other set-up. */
+/* full.c's memory of how full the diff is; zeroed at allocation, no other set-up. */
 struct snap_space {
 	bool low, full;			/* the events have been raised; housekeeping work only, as the rest */
-	u64 lost_txid;			/* transaction when a generation was last given up, 0: never */
+	unsigned int vain;		/* percent used when giving up what may go would have given nothing back; 0: it is not so */
 };
 
 /**
@@ -216,6 +217,17 @@ bool snap_store_gen_readable(struct snap_store *s, u32 gen);
 int snap_store_map(struct snap_volume *vol, u32 gen, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max);
 int snap_store_changes(struct snap_volume *vol, u32 g1, u32 g2_or_now, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max);
 
+struct snap_room { u64 usable, room, coming; };	/* bytes: what data could have; what it can have now; what reclaiming will give back, about */
+void snap_store_room(struct snap_store *s, struct snap_room *out);	/* may block; all 0 when the store is gone */
+struct snap_gain {
+	u32 gen;		/* in: a live generation */
+	bool keep;		/* in: it will not be given up */
+	u64 alone;		/* copies that only it needs */
+	u64 shared;		/* copies that it and younger ones need, but none with @keep */
+};
+/* Who needs the copies? @g: all live generations, ascending; *seen: copies that were looked at, all or a sample. May block long. 0 or -errno */
+int snap_store_gain(struct snap_volume *vol, struct snap_gain *g, u32 nr, u64 *seen);
+
 /* At unload. */
 void snap_store_exit(void);
 
@@ -223,7 +235,7 @@ void snap_store_exit(void);
 /* Wait until no copy is in flight (gate closed, or dead). */
 void snap_cow_drain(struct snap_cow *cow);
 
-/* ---- generation.c ---------------------------------------------------------------------------- */
+/* ---- generation.c, full.c ---------------------------------------------------------------------- */
 struct snap_create_req {
 	struct snap_volume **vols;	/* sorted by the callee for lock order; out in the order of the caller */
 	unsigned int nr;

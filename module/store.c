@@ -569,6 +569,7 @@ static struct snap_store *store_alloc(struct snap_volume *vol)
 	seqlock_init(&s->sum_lock);
 	xa_init(&s->gens);
 	init_waitqueue_head(&s->wait);
+	s->ration_after = jiffies;
 	return s;
 }
 

@@ -22,6 +22,14 @@ struct aux {
 	bool used;
 };
 
+/* For who waits for the background thread: it gets on. */
+static int progress(struct snap_store *s, int err)
+{
+	if (current == s->thread)
+		WRITE_ONCE(s->progress, s->progress + 1);
+	return err;
+}
+
 static int dev_rw(struct snap_store *s, blk_opf_t opf, u64 block, u32 nr, void *buf)
 {
 	struct dm_io_region where = {
@@ -43,7 +51,7 @@ static int dev_rw(struct snap_store *s, blk_opf_t opf, u64 block, u32 nr, void *
 		req.mem.type = DM_IO_KMEM;
 		req.mem.ptr.addr = buf;
 	}
-	return dm_io(&req, 1, &where, NULL, IOPRIO_DEFAULT);
+	return progress(s, dm_io(&req, 1, &where, NULL, IOPRIO_DEFAULT));
 }
 
 static int dev_read(void *ctx, u64 block, u32 nr, void *buf)
@@ -60,7 +68,7 @@ static int dev_flush(void *ctx)
 {
 	struct snap_store *s = ctx;
 
-	return blkdev_issue_flush(s->vol->diff_bdev);
+	return progress(s, blkdev_issue_flush(s->vol->diff_bdev));
 }
 
 /* The oldest address out of the ring, if that is full. */
@@ -121,6 +129,7 @@ static int dev_get(void *ctx, u64 block, struct sd_buf *buf)
 	data = dm_bufio_read(s->bufio, block, &b);
 	if (IS_ERR(data))
 		return PTR_ERR(data);
+	progress(s, 0);
 	aux = dm_bufio_get_aux_data(b);
 	if (!READ_ONCE(aux->used))
 		WRITE_ONCE(aux->used, true);

@@ -67,13 +67,17 @@ static int seal_items(struct snap_store *s, struct snap_item *items, u32 nr, str
  * snap_store_seal_items() - [copy worker] addresses and journal image for the first of @items
  *
  * May block (allocation bitmaps are read). @items stay where they are until commit. Return: how many were taken (>= 1);
- * -ENOSPC, -EAGAIN (background thread must checkpoint), -ENOMEM, -EIO (store failed).
+ * -ENOSPC, -EAGAIN (background thread must checkpoint), -EBUSY (rationed: a moment later), -ENOMEM, -EIO (store failed).
  */
 int snap_store_seal_items(struct snap_store *s, struct snap_item *items, u32 nr, struct snap_sealed *out)
 {
 	unsigned int noio = snap_store_lock(s);
-	int n = s->failed ? -EIO : core_error(s, seal_items(s, items, nr, out));
+	int n = s->failed ? -EIO : __snap_store_ration(s, nr);
 
+	if (!n)
+		n = -EBUSY;
+	else if (n > 0)
+		n = core_error(s, seal_items(s, items, n, out));
 	if (n > 0)
 		s->exhausted = false;
 	snap_store_unlock(s, noio);

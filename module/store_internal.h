@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Shared by store.c (life, lookups), store_dev.c (the core's device), store_group.c (commits) and store_step.c (background thread): the only files that include core headers.
+ * Shared by store.c (life, lookups), store_dev.c (the core's device), store_group.c (commits) and store_step.c (background thread),
+ * store_space.c (room): the only files that include core headers.
  */
 #ifndef SNAPDIFF_STORE_INTERNAL_H
 #define SNAPDIFF_STORE_INTERNAL_H
@@ -54,6 +55,8 @@ struct snap_store {
 	bool exhausted;			/* nothing to reclaim was found; under @lock */
 	bool active;			/* commits since the watermarks were looked at */
 	u64 copied;			/* blocks, the same; under @lock */
+	unsigned long progress;		/* I/O of the background thread that has ended; written by it */
+	unsigned long ration_after;	/* jiffies; under @lock */
 };
 
 /* The core's lock, and no allocation below it that waits for reclaim: the copy worker takes it, and reclaim may wait for that. */
@@ -78,6 +81,9 @@ u64 snap_store_dev_memory(struct snap_store *s);
 void __snap_store_refresh(struct snap_store *s);
 void __snap_store_resync(struct snap_store *s, u32 first, u32 last);
 void __snap_store_failed(struct snap_store *s);
+
+/* store_space.c; the lock is held */
+u32 __snap_store_ration(struct snap_store *s, u32 nr);
 
 /* store_step.c */
 int snap_store_thread(struct snap_store *s);
