@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# kernels: uml-6.1
+# kernels: uml-6.1 uml-6.12-debug
 # disks: 32M 96M 32M 16M
 # timeout: 600
 #
