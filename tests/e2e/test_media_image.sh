@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Full and increments of plain images over every carrier, interrupted and taken up, restored and compared.
 . "$(dirname "$0")/media-lib.sh"
-begin 18
+begin 19
 
 # Scattered random 4 KiB changes: COUNT of them, in a copy of FROM. Distinct blocks.
 change() {	# FROM TO COUNT BLOCKS SEED
@@ -122,6 +122,19 @@ refused_targets() {
 dry_run() {
 	snapbackup --image "$W/g2" --uuid "$U" --gen 2 --base 1 --base-image "$W/g1" --dest "$W/repo" --dry-run -q >"$W/plan" || return 1
 	awk '!/^#/ { b += $2 } END { exit b != 4096000 }' "$W/plan" && grep -q "^# 4096000 bytes" "$W/plan"
+}
+
+# A list of changes instead of comparing: only what it names is read and sent.
+told_changes() {
+	cp "$W/g3" "$W/g60"
+	{ echo "# by hand"; echo "8192 4096"; echo "40960 1"; echo "50122752 9999999"; } >"$W/list"
+	snapbackup --image "$W/g60" --uuid "$U" --volume-name disk --gen 60 --base 3 --base-image "$W/g3" --changes "$W/list" --dest "$W/repo" -q --json >"$W/receipt" &&
+		[ "$(field change_bytes <"$W/receipt")" = $((4096 + 4096 + 50123457 - 50122752)) ] && same 60 "$W/repo" || return 1
+	for bad in "4097 4096" "0 0" "8192 4096
+4096 4096" "x"; do
+		echo "$bad" >"$W/list"
+		! snapbackup --image "$W/g60" --uuid "$U" --volume-name disk --gen 61 --base 3 --base-image "$W/g3" --changes "$W/list" --dest "$W/repo" -q || return 1
+	done
 }
 
 streams() {
@@ -271,6 +284,7 @@ ok "the same generation again is no error" again_is_no_error
 ok "nothing but loopback" not_loopback
 ok "restore: existing file, unknown generation, mistyped device" refused_targets
 ok "dry run is exact" dry_run
+ok "changes that are told" told_changes
 ok "streams: chain, wrong order, cut off" streams
 ok "import of streams" import
 ok "connection cut three times: exactly the rest is sent" killed_and_resumed

@@ -21,7 +21,7 @@ static void on_signal(int sig)
 }
 
 struct arguments {
-	const char *dest, *base, *keep, *format, *audit, *image, *base_image, *uuid, *gen_uuid, *volume_name;
+	const char *dest, *base, *keep, *format, *audit, *image, *base_image, *changes, *uuid, *gen_uuid, *volume_name;
 	uint32_t gen, level;
 	uint64_t rate;
 	bool compare, measure, dry_run, quiet, progress_json, json, force;
@@ -119,6 +119,8 @@ static int usage(const struct arguments *a, struct backup_options *o, int argc)
 		return snap_usage_error("--base-image, --uuid, --gen-uuid, --volume-name belong to --image");
 	if (a->image && (!a->uuid || argc || a->keep))
 		return snap_usage_error("--image needs --uuid (of the volume), and takes neither NAME nor --keep");
+	if (a->changes && !a->base_image)
+		return snap_usage_error("--changes: of which --base-image?");
 	if (a->image && !a->compare && !a->base_image != (o->base_mode != BASE_NUMBER))
 		return snap_usage_error("--image: --base N needs --base-image or --compare");
 	return 0;
@@ -126,7 +128,7 @@ static int usage(const struct arguments *a, struct backup_options *o, int argc)
 
 static int backup(const struct arguments *a, struct backup_options *o, const char *name)
 {
-	struct image_options io = { a->image, a->base_image, a->uuid, a->gen_uuid, a->volume_name, a->gen, o->base };
+	struct image_options io = { a->image, a->base_image, a->uuid, a->gen_uuid, a->volume_name, a->gen, o->base, a->changes };
 	struct sm_err e = { 0 };
 	struct snap_err se;
 	int err = sm_dest_parse(a->dest, &o->dest, &e);
@@ -167,6 +169,7 @@ static int run(int argc, char **argv)
 		{ "gen-uuid", 0, SNAP_OPT_STRING, "UUID", &a.gen_uuid, "generation uuid of the image" },
 		{ "volume-name", 0, SNAP_OPT_STRING, "NAME", &a.volume_name, "volume name of the image" },
 		{ "base-image", 0, SNAP_OPT_STRING, "FILE", &a.base_image, "image of the base generation" },
+		{ "changes", 0, SNAP_OPT_STRING, "FILE", &a.changes, "what differs from it: lines of OFFSET LENGTH; without: compare" },
 		{ 0 }
 	};
 	struct backup_options o = { .stop = &stop };

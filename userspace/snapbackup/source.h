@@ -61,6 +61,7 @@ struct image_options {
 	const char *volume_uuid, *gen_uuid;	/* gen_uuid: NULL makes one */
 	const char *volume_name;
 	uint32_t number, base;		/* base: 0 none */
+	const char *changes;		/* file with what differs from the base; NULL: compare */
 };
 int source_image(const struct image_options *o, struct source **s, struct sm_err *e);
 

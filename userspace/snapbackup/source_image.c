@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A plain image or block device that nobody writes to: the fallback where there is no module. Changes
- * against the image of the base generation are found by comparing both, block by block.
+ * against the image of the base generation are found by comparing both, block by block, or are told by who knows
+ * them (--changes): a list that leaves something out makes a wrong backup, which nothing here can notice.
  *
  * Two reads of it must give the same bytes, or a resumed backup would be a mixture: the generation's uuid is made
  * of the file's identity, size and times, so that another state is another generation to the server; and
@@ -24,6 +25,7 @@
 struct image {
 	struct source s;
 	int fd, base_fd;
+	const char *changes;	/* file with what differs from the base, or NULL: compare */
 	uint64_t base_size;
 	struct stat st;
 };
@@ -98,13 +100,45 @@ static int compare_step(struct image *m, uint64_t at, uint8_t *a, uint8_t *b, st
 	return err;
 }
 
+/* Lines of OFFSET LENGTH, ascending, as --dry-run prints them. What is past the end does not count. */
+static int read_changes(struct image *m, struct sm_spill *ranges, struct sm_err *e)
+{
+	FILE *f = fopen(m->changes, "re");
+	char line[256], rest;
+	uint64_t end = 0;
+	int err = f ? 0 : sm_fail(e, -errno, "%s: %s", m->changes, strerror(errno));
+
+	for (unsigned int n = 1; !err && fgets(line, sizeof(line), f); n++) {
+		unsigned long long at, len;
+
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		if (sscanf(line, "%llu %llu %c", &at, &len, &rest) != 2 || at % SM_BLOCK || at < end || !len || len > SM_SIZE_MAX ||
+		    at > SM_SIZE_MAX)
+			err = sm_fail(e, -EINVAL, "%s: line %u: not an offset and a length of whole blocks, or not in order", m->changes, n);
+		else if (at < m->s.size)
+			err = add_range(ranges, at, min64((len + SM_BLOCK - 1) / SM_BLOCK * SM_BLOCK, m->s.size - at), false, e);
+		end = at + len;
+	}
+	if (!err && ferror(f))
+		err = sm_fail(e, -EIO, "%s: cannot read", m->changes);
+	if (f)
+		fclose(f);
+	return err;
+}
+
 static int image_changes(struct source *s, uint32_t base, struct sm_spill *ranges, struct sm_err *e)
 {
 	struct image *m = (struct image *)s;
-	uint8_t *a = malloc(COMPARE), *b = malloc(COMPARE);
-	int err = a && b ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	uint8_t *a, *b;
+	int err;
 
 	(void)base;
+	if (m->changes)
+		return read_changes(m, ranges, e);
+	a = malloc(COMPARE);
+	b = malloc(COMPARE);
+	err = a && b ? 0 : sm_fail(e, -ENOMEM, "no memory");
 	for (uint64_t at = 0; !err && at < s->size; at += COMPARE) {
 		err = compare_step(m, at, a, b, ranges, e);
 		if (s->tick)
@@ -242,6 +276,7 @@ int source_image(const struct image_options *o, struct source **s, struct sm_err
 	m->s.ops = &image_ops;
 	m->s.number = o->number;
 	m->fd = m->base_fd = -1;
+	m->changes = o->changes;
 	err = describe(m, o, e);
 	if (err) {
 		image_close(&m->s);
