@@ -7,6 +7,7 @@
 # make demo          the tour; make bench: the measurements
 # make bench-store   what the store costs as it grows (RECORDS=100000000 takes a while)
 # make bench-stall   the longest pause of writers while space is reclaimed (MIB=8192 ROUNDS=3)
+# make bench-media   backups of an image beside borg, restic and zstd in a pipe (MIB=2048; scripts/setup --bench)
 # make kernels       build or fetch all guest kernels
 # make install       DESTDIR, PREFIX; the module goes to DKMS's source directory
 #
@@ -79,7 +80,7 @@ bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 
-.PHONY: bench-stall all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
+.PHONY: bench-stall bench-media all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
 	demo lint install install-module clean checkpatch
 all: programs tools
 programs: $(bins) $(nbdkit_plugin)
@@ -252,6 +253,12 @@ RECORDS ?= 2000000
 bench-store: $(B)/tests/bench/store
 	@mkdir -p $(B)/bench
 	@$(B)/tests/bench/store --records $(RECORDS) --dir $(B)/bench --json $(B)/bench/store.json $(SECTIONS)
+
+# Backups beside borg, restic and a pipe; alone on the machine.
+MIB_MEDIA = $(or $(MIB),2048)
+bench-media: programs
+	@scripts/setup --bench
+	@tests/bench/media.py --mib $(MIB_MEDIA) $(MEDIA_ARGS)
 
 # The longest pause of writers while space is reclaimed; alone on the machine.
 bench-stall: all
