@@ -150,6 +150,29 @@ compress() {
 	[ "${n0%$'\n'*}" -gt "${n0#*$'\n'}" ] && [ "$n1" -lt "${n0%$'\n'*}" ] && [ "$n19" -lt "$n1" ]
 }
 
+# Several read ahead of the writer, on one processor too: while nobody takes what is written, there are two threads at least beside it.
+threads() {
+	local pid n=0
+	mkfifo "$W/held"
+	exec 9<>"$W/held"
+	snapbackup --image "$W/g1" --uuid "$U" --gen 1 --dest "$W/held" --format raw -q >/dev/null &
+	pid=$!
+	for _ in $(seq 200); do
+		n=$(ls "/proc/$pid/task" | wc -l)
+		[ "$n" -ge 3 ] && break
+		sleep 0.05
+	done
+	echo "$n threads"
+	kill $pid
+	timeout 20 cat <&9 >/dev/null &	# it is in a write: let it go on and see that it is to end
+	wait $pid
+	local rc=$?
+	kill $!
+	exec 9<&-
+	echo "status $rc"
+	[ "$n" -ge 3 ] && [ $rc = 6 ]
+}
+
 # 6 MiB at 4 MiB/s are not there before 1.4 s; without a limit the same goes over at once.
 rate() {
 	local t
@@ -161,7 +184,7 @@ rate() {
 	[ $t -ge 1400 ]
 }
 
-begin 17
+begin 18
 # ---- comparing ----
 
 # differing A B: bytes of B's blocks that A does not have the same
@@ -314,6 +337,7 @@ ok "formats are for files only; raw has no base" formats_refused
 ok "a dry run is exact to the byte" measured
 ok "compression levels" compress
 ok "rate" rate
+ok "several threads read ahead; told to end, it ends" threads
 ok "nothing known here: compared with what is there, grown and shrunk" compared_here
 ok "the same over TCP" compared_there
 ok "compared on demand; nothing changed" compared_on_demand
