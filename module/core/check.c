@@ -105,7 +105,7 @@ static int check_segment(struct check *c, const struct sd_run *r, const struct s
 		error(c, seg->root, "blocks of a segment", seg->blocks, total);
 	sd_blocks_clear(&blocks);
 	sd_run_put(one);
-	if (err == -EUCLEAN || err == -EIO) {
+	if (err == -EUCLEAN) {
 		error(c, seg->root, "segment cannot be read", 0, 0);
 		err = 0;
 	}
@@ -172,7 +172,7 @@ static int check_group(struct check *c, u32 group)
 		bool seen = c->seen[addr / 8] >> addr % 8 & 1;
 
 		err = sd_alloc_test(c->s, addr, &used);
-		if (err == -EUCLEAN) {
+		if (err == -EUCLEAN || err == -EIO) {
 			error(c, addr, "bitmap cannot be read", 0, 0);
 			return 0;
 		}

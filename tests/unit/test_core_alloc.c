@@ -193,6 +193,39 @@ static void wrong_frees_are_damage(void **state)
 	teardown(&w);
 }
 
+static u64 unreadable;
+
+static int read_but_one(void *ctx, u64 block, u32 nr, void *buf)
+{
+	return block == unreadable ? -EIO : mem_read(ctx, block, nr, buf);
+}
+
+/* A bitmap that cannot be read is an error that is counted, like one with a wrong checksum; the rest is checked nevertheless. */
+static void unreadable_bitmap(void **state)
+{
+	struct sd_check_result r;
+	struct sd_dev_ops ops;
+	struct sd_store *s;
+	struct memdev m;
+
+	s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	copy_chunk(&m, s, 7);
+	checkpoint(s);
+	unreadable = s->alloc.start + !!(s->alloc.g[0].flags & SD_GROUP_D_COPY_B);
+	sd_close(s);
+	assert_int_equal(memdev_open(&m, true, &s), 0);
+	ops = *m.dev.ops;
+	ops.read = read_but_one;
+	m.dev.ops = &ops;
+	assert_int_equal(sd_check(s, SD_CHECK_DATA, &r), 0);
+	assert_int_equal(r.errors, 1);
+	assert_int_equal(r.records, 1);
+	assert_non_null(strstr(m.said, "bitmap cannot be read"));
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -200,6 +233,7 @@ int main(void)
 		cmocka_unit_test(reserve),
 		cmocka_unit_test(lists),
 		cmocka_unit_test(wrong_frees_are_damage),
+		cmocka_unit_test(unreadable_bitmap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
