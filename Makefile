@@ -316,6 +316,9 @@ install: all install-module
 	done
 	$(call install_data,userspace/completion/*,$(PREFIX)/share/bash-completion/completions)
 	$(call install_data,userspace/udev/*.rules,/usr/lib/udev/rules.d)
+	install -d $(DESTDIR)/usr/lib/systemd/system-generators
+	sed 's,@SBINDIR@,$(PREFIX)/sbin,' userspace/systemd/snapdiff-generator >$(DESTDIR)/usr/lib/systemd/system-generators/snapdiff-generator
+	chmod 755 $(DESTDIR)/usr/lib/systemd/system-generators/snapdiff-generator
 	$(call install_data,userspace/systemd/*.service userspace/systemd/*.socket,/usr/lib/systemd/system)
 
 # Files and the directory for them; nothing where there are none.
