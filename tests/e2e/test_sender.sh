@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 180
+# timeout: 400
 # The sender by itself: other formats, what a dry run promises, rate.
 . "$(dirname "$0")/media-lib.sh"
 
@@ -91,7 +91,7 @@ source_changes() {
 	local rc
 	cp "$W/g1" "$W/g7"
 	mkfifo "$W/slow"
-	{ head -c 65536 >/dev/null; touch "$W/g7"; cat; } <"$W/slow" >"$W/rest" &
+	{ head -c 65536 >/dev/null; touch -d 2001-01-01 "$W/g7"; cat; } <"$W/slow" >"$W/rest" &
 	back 7 "$W/slow" --format rbd-diff 2>"$W/err"
 	rc=$?
 	wait $!
