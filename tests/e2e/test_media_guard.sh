@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# timeout: 180
+# timeout: 400
 # What a session's process can not do, seen from inside of one; strangers that come in crowds; many clients at once, and
 # the memory that both sides take.
 . "$(dirname "$0")/media-lib.sh"

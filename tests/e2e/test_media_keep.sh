@@ -146,4 +146,4 @@ ok "auditor and backup roles change nothing" roles_over_the_network
 ok "a disk full in mid-backup: what is published stays, the rest is taken up" full_in_mid_backup
 ok "prune on a disk that is full of bytes" prune_when_full
 ok "prune on a disk that is full of files" prune_without_inodes
-ok "help of every verb" eval 'for v in list show du verify fsck prune gc lock unlock import init client; do snapmedia $v --help || exit 1; done'
+ok "help of every verb" eval 'for v in list show du verify fsck prune gc lock unlock import init client replicate; do snapmedia $v --help || exit 1; done'

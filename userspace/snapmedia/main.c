@@ -24,7 +24,7 @@ int main(int argc, char **argv)
 {
 	static const struct snap_cmd *const cmds[] = {
 		&cmd_init, &cmd_list, &cmd_show, &cmd_du, &cmd_verify, &cmd_fsck, &cmd_prune, &cmd_gc,
-		&cmd_reindex, &cmd_lock, &cmd_unlock, &cmd_export, &cmd_import, &cmd_client, NULL
+		&cmd_reindex, &cmd_lock, &cmd_unlock, &cmd_export, &cmd_import, &cmd_replicate, &cmd_client, NULL
 	};
 	static const struct snap_program prog = { "snapmedia", "look after a media repository", cmds };
 
