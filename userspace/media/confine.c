@@ -17,6 +17,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
+#include <linux/seccomp.h>
 #include <pwd.h>
 #include <seccomp.h>
 #include <string.h>
@@ -50,6 +51,13 @@ int sm_landlock(void)
 	long v = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 
 	return v < LANDLOCK_LEAST ? 0 : v;
+}
+
+bool sm_seccomp(void)
+{
+	uint32_t action = SECCOMP_RET_KILL_PROCESS;
+
+	return !syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
 }
 
 static int allow_one(int ruleset, const struct sm_allowed *a, uint64_t handled, struct sm_err *e)
@@ -160,8 +168,13 @@ static int add_conditions(scmp_filter_ctx f)
 
 static int confine_calls(struct sm_err *e)
 {
-	scmp_filter_ctx f = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
-	int err = f ? 0 : -ENOMEM;
+	scmp_filter_ctx f;
+	int err;
+
+	if (!sm_seccomp())
+		return 0;
+	f = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
+	err = f ? 0 : -ENOMEM;
 
 	if (!err)
 		err = add_rules(f, needed, sizeof(needed) / sizeof(*needed), SCMP_ACT_ALLOW);

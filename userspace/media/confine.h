@@ -21,12 +21,14 @@ struct sm_allowed {
 
 /* sm_landlock() - version of the kernel's Landlock that can be used here; 0: none, files stay as they are */
 int sm_landlock(void);
+/* sm_seccomp() - does the kernel have filters of system calls? */
+bool sm_seccomp(void);
 
 /**
  * sm_confine() - confine the calling process
  * @allowed: what of the file system it needs, @nr
  *
- * Single-threaded callers only. Open descriptors stay usable. A kernel without Landlock is no error (sm_landlock() tells; say it in
+ * Single-threaded callers only. Open descriptors stay usable. A kernel without Landlock or seccomp is no error (sm_landlock(), sm_seccomp() tell; say it in
  * the log), anything else that cannot be had is.
  *
  * Return: 0, -errno: the process may be half confined and must end.

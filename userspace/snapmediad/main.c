@@ -71,7 +71,7 @@ static int serve(struct daemon *d, const char *path, const char *user, bool use_
 		if (!err)
 			err = sm_service_listen(&d->service, where, http, &e);
 		if (!err)
-			sm_note(&d->service, "start user=%u landlock=%d", (unsigned int)geteuid(), sm_landlock());
+			sm_note(&d->service, "start user=%u landlock=%d seccomp=%d", (unsigned int)geteuid(), sm_landlock(), sm_seccomp());
 		if (!err)
 			err = sm_service_run(&d->service, &e);
 	}
