@@ -105,7 +105,7 @@ static int check_segment(struct check *c, const struct sd_run *r, const struct s
 		error(c, seg->root, "blocks of a segment", seg->blocks, total);
 	sd_blocks_clear(&blocks);
 	sd_run_put(one);
-	if (err == -EUCLEAN) {
+	if (err == -EUCLEAN || err == -EIO) {
 		error(c, seg->root, "segment cannot be read", 0, 0);
 		err = 0;
 	}

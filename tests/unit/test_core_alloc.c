@@ -200,8 +200,13 @@ static int read_but_one(void *ctx, u64 block, u32 nr, void *buf)
 	return block == unreadable ? -EIO : mem_read(ctx, block, nr, buf);
 }
 
-/* A bitmap that cannot be read is an error that is counted, like one with a wrong checksum; the rest is checked nevertheless. */
-static void unreadable_bitmap(void **state)
+static int get_but_one(void *ctx, u64 block, struct sd_buf *buf)
+{
+	return block == unreadable ? -EIO : mem_get(ctx, block, buf);
+}
+
+/* A bitmap or a leaf that cannot be read is an error that is counted, like one with a wrong checksum; the rest is checked nevertheless. */
+static void unreadable_blocks(void **state)
 {
 	struct sd_check_result r;
 	struct sd_dev_ops ops;
@@ -217,11 +222,16 @@ static void unreadable_bitmap(void **state)
 	assert_int_equal(memdev_open(&m, true, &s), 0);
 	ops = *m.dev.ops;
 	ops.read = read_but_one;
+	ops.get = get_but_one;
 	m.dev.ops = &ops;
 	assert_int_equal(sd_check(s, SD_CHECK_DATA, &r), 0);
 	assert_int_equal(r.errors, 1);
 	assert_int_equal(r.records, 1);
 	assert_non_null(strstr(m.said, "bitmap cannot be read"));
+	unreadable = s->cur->runs[0]->seg[0].root;
+	assert_int_equal(sd_check(s, SD_CHECK_DATA, &r), 0);
+	assert_true(r.errors > 0);
+	assert_non_null(strstr(m.said, "segment cannot be read"));
 	sd_close(s);
 	memdev_exit(&m);
 }
@@ -233,7 +243,7 @@ int main(void)
 		cmocka_unit_test(reserve),
 		cmocka_unit_test(lists),
 		cmocka_unit_test(wrong_frees_are_damage),
-		cmocka_unit_test(unreadable_bitmap),
+		cmocka_unit_test(unreadable_blocks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
