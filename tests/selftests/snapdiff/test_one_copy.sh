@@ -28,7 +28,7 @@ overwrite()
 }
 
 copied() { stat_of v chunks_copied; }
-cut() { for ((g = 0; g < $1; g++)); do snapctl create v >/dev/null || return 1; done; }
+cuts() { for ((g = 0; g < $1; g++)); do snapctl create v >/dev/null || return 1; done; }
 
 need null_disk vp 64
 need null_disk vd 256
@@ -45,7 +45,7 @@ ok "one generation: as many copies as chunks" equal "$(copied)" $K
 used1=$(($(stat_of v diff_used) - before))
 overwrite 3
 ok "writing them again copies nothing" equal "$(copied)" $K
-ok "200 generations" cut 200
+ok "200 generations" cuts 200
 many=$(sum /dev/mapper/v)
 before=$(stat_of v diff_used)
 overwrite 4
