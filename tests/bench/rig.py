@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -138,6 +140,46 @@ class Cpu:
         self.works = False
         print('bench: nobody tells the processor time', flush=True)
         return None
+
+
+class Genl:
+    """Just enough of generic netlink to cut a volume 1000 times without starting 1000 programs."""
+    GETFAMILY, A_FAMILY_ID, A_FAMILY_NAME = 3, 1, 2
+    GEN_CREATE, A_VOLUME = 3, 2         # module/uapi/linux/snapdiff.h
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_GENERIC if hasattr(socket, 'NETLINK_GENERIC') else 16)
+        self.sock.bind((0, 0))
+        reply = self.call(16, self.GETFAMILY, self.A_FAMILY_NAME, 'snapdiff')
+        at = 0
+        while at < len(reply):
+            size, kind = struct.unpack_from('=HH', reply, at)
+            if kind == self.A_FAMILY_ID:
+                self.family = struct.unpack_from('=H', reply, at + 4)[0]
+            at += size + 3 & ~3
+
+    def call(self, family, cmd, attr, text):
+        """One request with one string; the attributes of the reply."""
+        value = text.encode() + b'\0'
+        body = struct.pack('=BBH', cmd, 1, 0) + struct.pack('=HH', 4 + len(value), attr) + value
+        body += bytes(-len(body) % 4)
+        self.sock.send(struct.pack('=IHHII', 16 + len(body), family, 5, 1, 0) + body)      # NLM_F_REQUEST | NLM_F_ACK
+        reply = b''
+        while True:
+            data = self.sock.recv(65536)
+            at = 0
+            while at < len(data):
+                size, kind = struct.unpack_from('=IH', data, at)
+                if kind == 2:           # NLMSG_ERROR: the acknowledgement
+                    err = struct.unpack_from('=i', data, at + 16)[0]
+                    if err:
+                        raise OSError(-err, text)
+                    return reply
+                reply += data[at + 20:at + size]
+                at += size + 3 & ~3
+
+    def create(self, volume):
+        self.call(self.family, self.GEN_CREATE, self.A_VOLUME, volume)
 
 
 class Dm:
