@@ -6,6 +6,7 @@
 # make check         every test; make unit, make sim, make fuzz: parts of it
 # make demo          the tour; make bench: the measurements
 # make bench-store   what the store costs as it grows (RECORDS=100000000 takes a while)
+# make check-kcsan   the stress test in a kernel that looks for data races (its first build takes an hour)
 # make bench-stall   the longest pause of writers while space is reclaimed (MIB=8192 ROUNDS=3)
 # make bench-media   backups of an image beside borg, restic and zstd in a pipe (MIB=2048; scripts/setup --bench)
 # make kernels       build or fetch all guest kernels
@@ -80,7 +81,7 @@ bins := $(programs:%=$(B)/bin/%)
 tools := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(tool_src))
 units := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(unit_src))
 
-.PHONY: bench-stall bench-media all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
+.PHONY: bench-stall bench-media check-kcsan all programs tools unit-programs unit sim fuzz fuzz-programs fuzz-seeds module module-locked kernels check bench bench-store \
 	demo lint install install-module clean checkpatch
 all: programs tools
 programs: $(bins) $(nbdkit_plugin)
@@ -259,6 +260,10 @@ MIB_MEDIA = $(or $(MIB),2048)
 bench-media: programs
 	@scripts/setup --bench
 	@tests/bench/media.py --mib $(MIB_MEDIA) $(MEDIA_ARGS)
+
+# Data races, as far as one stress run shows them: a kernel of its own, built once and cached; not part of "make check".
+check-kcsan: all
+	@tests/vm/guest --kernel kcsan-6.12 --smp 4 --timeout 1800 -- env STRESS_SECONDS=$(or $(STRESS_SECONDS),60) tests/selftests/snapdiff/test_stress.sh
 
 # The longest pause of writers while space is reclaimed; alone on the machine.
 bench-stall: all

@@ -179,7 +179,7 @@ add_share()
 # The console
 #
 
-complaint_re='BUG: |BUG at |kernel BUG|WARNING: |Oops|possible circular locking|inconsistent lock state|suspicious RCU|KASAN: |UBSAN: |unreferenced object|blocked for more than|general protection|Call Trace|Kernel panic|rcu_sched self-detected|detected stalls|bad unlock balance|held lock freed|lock held when returning|possible recursive locking|sleeping function called|list_(add|del) corruption|ODEBUG|refcount_t'
+complaint_re='BUG: |BUG at |kernel BUG|WARNING: |Oops|possible circular locking|inconsistent lock state|suspicious RCU|KASAN: |KCSAN: data-race|KCSAN: assert|UBSAN: |unreferenced object|blocked for more than|general protection|Call Trace|Kernel panic|rcu_sched self-detected|detected stalls|bad unlock balance|held lock freed|lock held when returning|possible recursive locking|sleeping function called|list_(add|del) corruption|ODEBUG|refcount_t'
 
 # console_complaints FILE ALLOW: line numbers of what is a complaint. What follows
 # the rig's own dump of the tasks before the time limit is not.
