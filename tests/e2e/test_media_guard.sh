@@ -208,7 +208,8 @@ too_many() {
 		ss -ltn | grep -q ":$wire " && break
 		sleep 0.05
 	done
-	as nas snapbackup --image "$W/img" --uuid "$U" --gen 50 --dest $HOST:$wire -q >/dev/null 2>&1 &
+	head -c 3000001 /dev/urandom >"$W/other"	# nothing of it is there: all has to go
+	as nas snapbackup --image "$W/other" --uuid "$U" --gen 50 --base none --dest $HOST:$wire -q >/dev/null 2>&1 &
 	local held=$!
 	for _ in $(seq 200); do
 		[ "$(du -s "$W/crowd/uploads" | cut -f1)" -gt 100 ] && break
