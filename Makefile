@@ -64,6 +64,8 @@ lib_src := $(wildcard userspace/lib/*.c)
 media_src := $(wildcard userspace/media/*.c)
 # what tests can call of snapmeta: everything but its main()
 meta_src := $(filter-out %/main.c,$(wildcard userspace/snapmeta/*.c))
+# and of snapagentd: what decides and does nothing
+agent_src := userspace/snapagentd/config.c userspace/snapagentd/schedule.c
 unit_src := $(wildcard tests/unit/test_*.c)
 unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
 sim_src := $(wildcard tests/sim/*.c)
@@ -96,7 +98,7 @@ $(B)/obj/userspace/snapmeta/%.o $(B)/san/userspace/snapmeta/%.o: INC = $(CORE_IN
 $(B)/obj/userspace/lib/%.o $(B)/obj/userspace/media/%.o: INC = $(USER_INC)
 $(B)/san/userspace/lib/%.o $(B)/san/userspace/media/%.o: INC = $(USER_INC)
 $(B)/obj/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include
-$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include -Iuserspace/snapmeta
+$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include -Iuserspace/snapmeta -Iuserspace/snapagentd
 INC = $(USER_INC)
 
 $(B)/obj/%.o: %.c Makefile
@@ -120,6 +122,7 @@ $(B)/libsnapcore.a: $(call obj,$(core_src)) ; $(archive)
 $(B)/libsnapdiff.a: $(call obj,$(lib_src)) ; $(archive)
 $(B)/libsnapmedia.a: $(call obj,$(media_src)) ; $(archive)
 $(B)/san/libsnapmeta.a: $(call san,$(meta_src)) ; $(archive)
+$(B)/san/libsnapagent.a: $(call san,$(agent_src)) ; $(archive)
 $(B)/san/libsnapcore.a: $(call san,$(core_src)) ; $(archive)
 $(B)/san/libsnapdiff.a: $(call san,$(lib_src)) ; $(archive)
 $(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)
@@ -129,7 +132,7 @@ $(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)
 lib_core := $(if $(core_src),$(B)/libsnapcore.a)
 lib_base := $(if $(lib_src),$(B)/libsnapdiff.a)
 lib_media := $(if $(media_src),$(B)/libsnapmedia.a)
-san_libs := $(B)/san/libsnapmeta.a $(if $(media_src),$(B)/san/libsnapmedia.a) \
+san_libs := $(B)/san/libsnapmeta.a $(B)/san/libsnapagent.a $(if $(media_src),$(B)/san/libsnapmedia.a) \
 	    $(if $(lib_src),$(B)/san/libsnapdiff.a) \
 	    $(if $(core_src),$(B)/san/libsnapcore.a)
 
@@ -206,12 +209,12 @@ FUZZ_CFLAGS := -O1 $(filter-out -Werror,$(BASE)) -Wno-address-of-packed-member -
 	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer -Itests/fuzz
 fuzz_targets := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/fuzz_%,$(wildcard tests/fuzz/fuzz_*.c))
-fuzz_lib := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(core_src) $(lib_src) $(media_src) $(meta_src))
+fuzz_lib := $(patsubst %.c,$(B)/fuzz/obj/%.o,$(core_src) $(lib_src) $(media_src) $(meta_src) $(agent_src))
 
 $(B)/fuzz/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(say) CC $@
-	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) $(CORE_INC) $(USER_INC) -Iuserspace/snapmeta -I$(<D) -MMD -MP -c -o $@ $<
+	$(Q)$(FUZZ_CC) $(FUZZ_CFLAGS) $(CORE_INC) $(USER_INC) -Iuserspace/snapmeta -Iuserspace/snapagentd -I$(<D) -MMD -MP -c -o $@ $<
 
 $(B)/fuzz/lib.a: $(fuzz_lib) ; $(archive)
 
@@ -324,7 +327,7 @@ install: all install-module
 	install -d $(DESTDIR)/usr/lib/systemd/system-generators
 	sed 's,@SBINDIR@,$(PREFIX)/sbin,' userspace/systemd/snapdiff-generator >$(DESTDIR)/usr/lib/systemd/system-generators/snapdiff-generator
 	chmod 755 $(DESTDIR)/usr/lib/systemd/system-generators/snapdiff-generator
-	$(call install_data,userspace/systemd/*.service userspace/systemd/*.socket,/usr/lib/systemd/system)
+	$(call install_data,userspace/systemd/*.service userspace/systemd/*.socket userspace/systemd/*.timer,/usr/lib/systemd/system)
 
 # Files and the directory for them; nothing where there are none.
 install_data = $(if $(wildcard $(1)),install -d $(DESTDIR)$(2) && \

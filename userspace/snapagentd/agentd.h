@@ -62,6 +62,6 @@ int order_number(const json_t *order, const char *key, uint32_t *number, struct 
 /* report() - print an error, if there is one. Return: the exit status */
 int report(int err, const struct sm_err *e);
 
-extern const struct snap_cmd cmd_init, cmd_client, cmd_run, cmd_schedule, cmd_check;
+extern const struct snap_cmd cmd_init, cmd_client, cmd_run;
 
 #endif

@@ -80,7 +80,7 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	static const struct snap_cmd *const verbs[] = { &cmd_init, &cmd_client, NULL };
+	static const struct snap_cmd *const verbs[] = { &cmd_init, &cmd_client, &cmd_run, NULL };
 	static const struct snap_program prog = { "snapagentd", "The agent of a storage host; without a command it serves", verbs };
 
 	if (argc > 1 && *argv[1] != '-')
