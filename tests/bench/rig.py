@@ -111,7 +111,10 @@ class Busy:
         return self.p.poll() is None
 
     def stop(self):
-        os.killpg(self.p.pid, signal.SIGTERM)
+        try:
+            os.killpg(self.p.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return
         self.p.communicate()
 
 

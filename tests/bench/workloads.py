@@ -123,17 +123,19 @@ class Beside:
         self.names = ['walone', 'wread'] + (['wbackup'] if backup else [])
 
     def write(self, peer, part):
-        at = part * self.size
-        return fio(peer.dev, ['--rw=randwrite', '--bs=4k', '--iodepth=%d' % self.depth, '--offset=%dM' % at, '--size=%dM' % self.size], 'k IOPS')
+        size = min(self.size, peer.rig.mib // 4)
+        return fio(peer.dev, ['--rw=randwrite', '--bs=4k', '--iodepth=%d' % self.depth, '--offset=%dM' % (part * size), '--size=%dM' % size], 'k IOPS')
 
     def beside(self, peer, part, cmd, name):
         busy = Busy(cmd)
-        time.sleep(0.1)
-        figure = self.write(peer, part)
-        if not busy.running():
-            sys.exit('bench: %s: what should have read all the time has ended: %s' % (name, busy.p.communicate()[1]))
-        busy.stop()
-        return figure
+        try:
+            time.sleep(0.1)
+            figure = self.write(peer, part)
+            if not busy.running():
+                sys.exit('bench: %s: what should have read all the time has ended: %s' % (name, busy.p.communicate()[1]))
+            return figure
+        finally:
+            busy.stop()
 
     def __call__(self, peer):
         yield 'walone', self.write(peer, 0)
