@@ -7,6 +7,7 @@ static int __init snapdiff_init(void)
 {
 	int err;
 
+	snap_crc_init();
 	err = snap_virt_init();
 	if (err)
 		return err;
