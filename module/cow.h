@@ -220,6 +220,7 @@ struct snap_group {
 	struct snap_run **runs;		/* of the items */
 	atomic_t pending;
 	bool ended;			/* pending reached 0; release/acquire */
+	bool through;			/* written with FUA: needs no flush */
 	unsigned int relocated;		/* times */
 	u16 prio;			/* ioprio of its writes; 0: as any */
 	blk_status_t data_status;

@@ -4,6 +4,7 @@
  *
  * usage: logreplay sum DEVICE [OFFSET LENGTH]          a checksum of its content
  *        logreplay points LOG                          how many entries there are; which are marks
+ *        logreplay list LOG PSIZE                      all entries: NUMBER primary|diff BYTES [flush] [fua], or NUMBER mark TEXT
  *        logreplay check LOG PSIZE DSIZE POINTS SEED   judge POINTS points and all marks
  *        logreplay write LOG N DEVICE                  the first N entries onto a device of zeros
  *        logreplay expect LOG N                        generations that must be there after N entries: NUMBER HALF ALL
@@ -22,6 +23,7 @@
  *   C:gen:half        create has returned; the first half has this checksum (nobody wrote to it meanwhile)
  *   S:gen:all         checksum of all of the generation, read from its device while others write
  *   D:gen  d:gen      delete is about to be called; has returned
+ *   L                 nothing: for who reads the list
  */
 #include <fcntl.h>
 #include <stdarg.h>
@@ -177,7 +179,7 @@ static void note_mark(const char *t)
 		c[a].deleting = true;
 	} else if (sscanf(t, "d:%llu", &a) == 1 && a < MAX_GENS) {
 		c[a].deleted = true;
-	} else if (strcmp(t, "dm-log-writes-end")) {
+	} else if (strcmp(t, "L") && strcmp(t, "dm-log-writes-end")) {
 		fail("mark %s", t);
 	}
 }
@@ -481,6 +483,23 @@ static int write_first(u64 count, const char *path)
 	return fsync(fd) ? 1 : 0;
 }
 
+static int list_entries(u64 psize)
+{
+	char text[256];
+	u64 n;
+
+	for (n = 0; n < lr.nr; n++) {
+		const struct entry *e = &lr.e[n];
+
+		if (mark_text(e, text, sizeof(text)))
+			printf("%llu mark %s\n", (unsigned long long)n, text);
+		else
+			printf("%llu %s %llu%s%s\n", (unsigned long long)n, e->at < psize ? "primary" : "diff", (unsigned long long)e->len,
+			       e->flags & LOG_FLUSH ? " flush" : "", e->flags & LOG_FUA ? " fua" : "");
+	}
+	return 0;
+}
+
 static int expect(u64 count)
 {
 	char text[256];
@@ -505,6 +524,8 @@ int main(int argc, char **argv)
 	read_log(argv[2]);
 	if (!strcmp(argv[1], "points"))
 		return list_points();
+	if (argc == 4 && !strcmp(argv[1], "list"))
+		return list_entries(strtoull(argv[3], NULL, 0));
 	if (argc == 5 && !strcmp(argv[1], "write"))
 		return write_first(strtoull(argv[3], NULL, 0), argv[4]);
 	if (argc == 4 && !strcmp(argv[1], "expect"))

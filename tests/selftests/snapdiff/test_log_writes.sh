@@ -41,6 +41,30 @@ writer()			# RUNTIME-OR-SIZE OPTION...
 		--randrepeat=0 --randseed=$RANDOM "$@" >/tmp/fio.out 2>&1
 }
 
+# One write at a time: its copy and its record go through the cache (FUA), side by side, without a flush behind them. The background thread may
+# write in between: not each time.
+lone_writes()
+{
+	local i
+
+	mark "C:1:$(logreplay sum /dev/mapper/v 0 $half)"
+	for i in 1 2 3 4 5; do
+		mark L
+		dd if=/dev/urandom of=/dev/mapper/v bs=4k count=1 seek=$((half / 4096 + i)) oflag=direct conv=notrunc status=none || return 1
+	done
+	mark L
+}
+
+without_flush()
+{
+	logreplay list /dev/log $((PS << 20)) | awk '
+		$2 == "mark" && $3 == "L" { lone += seen && fua == 2 && !flush; seen = 1; fua = flush = 0; next }
+		$2 == "mark" { seen = 0 }
+		/ flush/ { flush++ }
+		$2 == "diff" && $4 == "fua" { fua++ }
+		END { printf "%d of 5 lone writes: two writes through the cache of the diff, no flush\n", lone; exit lone < 3 }'
+}
+
 one_round()
 {
 	local gen dev h
@@ -105,6 +129,10 @@ echo "# SEED=$seed"
 RANDOM=$((seed % 32768))
 need set_up
 mark A
+need works create v
+last=1
+live=(1)
+ok "writes one at a time" lone_writes
 ok "fio, cuts and deletes" load
 need wait_for works detach v
 dmsetup remove p
@@ -113,6 +141,8 @@ dmsetup remove logged
 ok "after every power cut, what was acknowledged is there" judged
 echo "# $out"
 logreplay points /dev/log >/tmp/points
+ok "a write alone costs no flush of the diff" quiet without_flush
+echo "# $out"
 total=$(tail -n 1 /tmp/points | cut -d' ' -f1)
 first=$(grep ' A$' /tmp/points | cut -d' ' -f1)
 for i in 1 2 3; do
