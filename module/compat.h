@@ -83,7 +83,7 @@ static inline bool snap_bdev_frozen_fs(struct block_device *bdev)
 
 /* ---- bio-based disks ---- */
 
-/* Return: a disk whose bios are split at @max_sectors and nothing else, or ERR_PTR; put_disk() frees it */
+/* Return: a disk whose bios are split at @max_sectors, its optimal size, and nothing else, or ERR_PTR; put_disk() frees it */
 static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int physical, unsigned int max_sectors)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 9, 0)
@@ -94,6 +94,7 @@ static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int
 	lim.physical_block_size = physical;
 	lim.max_hw_sectors = max_sectors;
 	lim.max_dev_sectors = max_sectors;
+	lim.io_opt = max_sectors << SECTOR_SHIFT;
 	lim.max_write_zeroes_sectors = 0;
 	lim.max_zone_append_sectors = 0;	/* stacking limits have it, only zoned disks may */
 	return blk_alloc_disk(&lim, NUMA_NO_NODE);
@@ -106,6 +107,7 @@ static inline struct gendisk *snap_alloc_disk(unsigned int logical, unsigned int
 	blk_queue_logical_block_size(disk->queue, logical);
 	blk_queue_physical_block_size(disk->queue, physical);
 	blk_queue_max_hw_sectors(disk->queue, max_sectors);
+	blk_queue_io_opt(disk->queue, max_sectors << SECTOR_SHIFT);
 	blk_queue_max_write_zeroes_sectors(disk->queue, 0);
 	return disk;
 #endif

@@ -242,7 +242,7 @@ static int virt_alloc_disk(struct snap_virt *v, u64 bytes, bool partscan)
 	struct gendisk *disk;
 
 	disk = snap_alloc_disk(bdev_logical_block_size(vol->primary_bdev), bdev_physical_block_size(vol->primary_bdev),
-			       VIRT_BIO_SECTORS);
+			       max(VIRT_BIO_SECTORS, vol->chunk_sectors));
 	if (IS_ERR(disk))
 		return PTR_ERR(disk);
 	disk->major = snap_virt_major;

@@ -11,7 +11,11 @@
 #include <linux/workqueue.h>
 #include "snapdiff.h"
 
-#define VIRT_BIO_SECTORS	2048u	/* a larger bio is split */
+/*
+ * A larger bio is split (or one larger than a chunk). So a large read is served by several slots: its checksums are computed by several processors, and on what is still in
+ * their caches, while other parts of it are being read.
+ */
+#define VIRT_BIO_SECTORS	512u
 #define VIRT_BIO_CHUNKS		(VIRT_BIO_SECTORS / 8 + 1)	/* of 4 KiB, the smallest, when it starts inside one */
 
 /* What serves one bio at a time. */
