@@ -5,6 +5,8 @@
 #
 # A device is taken away under load: the differential volume (the primary goes on), the primary (errors, no hang). Everything can be taken down afterwards,
 # and the module unloaded. On the stock kernel the device is a SCSI disk that is deleted, in UML a null_blk whose power goes.
+#
+# Shown to fail: writes that are released after the store has failed end with an error (release() in cow.c).
 
 . "${BASH_SOURCE%/*}/lib.sh"
 

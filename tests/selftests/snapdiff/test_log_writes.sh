@@ -8,6 +8,8 @@
 # deleted. What the log would have left at many points of it, with unflushed writes there or lost, is judged by tests/tools/logreplay.c; at some of them
 # the module attaches it.
 #
+# Shown to fail: data that is written after the flush of its group instead of before: "generation 1 is not what was read when it was cut".
+#
 # ROUNDS=N POINTS=N SEED=N: more of it.
 
 . "${BASH_SOURCE%/*}/lib.sh"
