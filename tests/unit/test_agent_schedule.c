@@ -176,7 +176,24 @@ static void missed(void **state)
 	gens[5].state = SNAPDIFF_GEN_LOST;	/* not its turn */
 	assert_int_equal(sched_keep(&s, verdicts), 0);
 	assert_true(verdicts[0].missed);
-	assert_true(verdicts[1].missed);
+	assert_false(verdicts[1].missed);	/* nothing noted of anybody: it may be a base */
+	assert_int_equal(verdicts[1].fate, SCHED_KEEP);
+	s.last[0].number = 0;
+	add(&s, START + 200 * DAY);
+	gens[30].number = 31;
+	gens[29].state = SNAPDIFF_GEN_BOOKMARK;
+	ship(&s, 2, 0);
+	gens[24].state = gens[25].state = SNAPDIFF_GEN_BOOKMARK;
+	assert_int_equal(sched_keep(&s, verdicts), 0);
+	assert_true(verdicts[24].missed);
+	assert_true(verdicts[25].missed);
+	assert_false(verdicts[1].missed);	/* older than what it has */
+	assert_int_equal(verdicts[1].fate, SCHED_DELETE);
+	s.nr = 24;
+	s.last[0].number = 0;
+	gens[2].shipped = 0;
+	assert_int_equal(sched_keep(&s, verdicts), 0);
+	assert_true(verdicts[0].missed);
 	assert_false(verdicts[2].missed);
 	assert_false(verdicts[5].missed);
 	assert_int_equal(verdicts[0].fate, SCHED_DELETE);

@@ -190,7 +190,7 @@ int job_load(uint32_t id, struct job *j, struct sm_err *e)
 	json_decref(o);
 	if (err)
 		return sm_fail(e, -EUCLEAN, "job %u: damaged: %s", id, why.text);
-	if ((j->state == JOB_RUNNING || j->state == JOB_NEW) && !running)
+	if ((j->state == JOB_RUNNING || j->state == JOB_NEW) && !running && !job_running(id))
 		j->state = JOB_INTERRUPTED;
 	return 0;
 }
@@ -292,8 +292,8 @@ int job_lock(uint32_t id, struct sm_err *e)
 
 	if (fd < 0)
 		return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
-	/* Somebody may just be looking whether it runs. */
-	for (int i = 0; i < 50; i++) {
+	/* Somebody may just be looking whether it runs, or be about to end. */
+	for (int i = 0; i < 500; i++) {
 		if (!flock(fd, LOCK_EX | LOCK_NB))
 			return fd;
 		usleep(10000);

@@ -367,14 +367,20 @@ int job_run(struct job *j, int lock, struct sm_err *e)
 
 int job_start(struct job *j, int lock, struct sm_err *e)
 {
-	int low = 3, null;
+	int low = 3, null, err;
 	pid_t pid;
 
+	/* Said before it is so: who follows it from now on is not told what it came to the last time. */
+	j->state = JOB_RUNNING;
+	err = job_save_state(j, e);
+	if (err) {
+		close(lock);
+		return err;
+	}
 	fflush(NULL);
 	pid = fork();
-	if (pid < 0) {
-		int err = sm_fail(e, -errno, "cannot start a process: %s", strerror(errno));
-
+	if (pid < 0) {		/* "running" without a lock: interrupted */
+		err = sm_fail(e, -errno, "cannot start a process: %s", strerror(errno));
 		close(lock);
 		return err;
 	}

@@ -148,12 +148,21 @@ static bool may_wait(const struct sched *s, const struct needs *n, size_t i, cha
 	return false;
 }
 
+/* Nothing is noted of any destination, the notes may be gone: then a bookmark may be anybody's base. */
+static bool no_notes(const struct sched *s)
+{
+	for (uint32_t ship = 0; ship < s->v->nr_ships; ship++)
+		if (s->last[ship].number)
+			return false;
+	return s->v->nr_ships;
+}
+
 static void judge(const struct sched *s, const struct needs *n, size_t i, struct sched_verdict *v)
 {
 	const struct sched_gen *g = &s->gen[i];
 
 	v->fate = SCHED_KEEP;
-	v->missed = n->gone[i] && !g->shipped;
+	v->missed = n->gone[i] && !g->shipped && !(g->state == SNAPDIFF_GEN_BOOKMARK && no_notes(s));
 	if (g->pinned || g->in_use) {
 		snprintf(v->why, SCHED_WHY, g->pinned ? "pinned" : "in use");
 	} else if (g->state == SNAPDIFF_GEN_LIVE && n->kept[i]) {
@@ -163,6 +172,8 @@ static void judge(const struct sched *s, const struct needs *n, size_t i, struct
 	} else if (g->state == SNAPDIFF_GEN_LOST) {
 		v->fate = SCHED_DELETE;
 		snprintf(v->why, SCHED_WHY, "its data is lost");
+	} else if (g->state == SNAPDIFF_GEN_BOOKMARK && no_notes(s)) {
+		snprintf(v->why, SCHED_WHY, "nothing is noted of what destinations have");
 	} else if (n->base[i] && s->v->bookmark) {
 		v->fate = g->state == SNAPDIFF_GEN_LIVE ? SCHED_BOOKMARK : SCHED_KEEP;
 		snprintf(v->why, SCHED_WHY, "base of what is sent next");
