@@ -83,6 +83,7 @@ int sched_load(struct snap_nl *nl, struct sched *s, struct snap_err *se)
 		}
 	free(gens);
 	size = vol.stats[SNAPDIFF_STAT_DIFF_SIZE];
+	s->highest = vol.highest_gen;
 	s->free_percent = size ? vol.stats[SNAPDIFF_STAT_DIFF_FREE] * 100.0 / size : 0;
 	return s->gen ? 0 : snap_err_sys(se, -ENOMEM, s->v->name, "schedule");
 }
@@ -117,7 +118,7 @@ static int cut(struct pass *p)
 	}
 	if (p->dry) {
 		say(p, "would cut: %s", why);
-		p->s.gen[p->s.nr] = (struct sched_gen){ .number = p->s.nr ? p->s.gen[p->s.nr - 1].number + 1 : 1, .created = p->s.now,
+		p->s.gen[p->s.nr] = (struct sched_gen){ .number = p->s.highest + 1, .created = p->s.now,
 							.state = SNAPDIFF_GEN_LIVE };
 		p->s.nr++;
 		return 0;

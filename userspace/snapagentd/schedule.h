@@ -36,6 +36,7 @@ struct sched {
 	const struct config_volume *v;
 	uint64_t now;			/* ns */
 	uint32_t free_percent;		/* of the diff */
+	uint32_t highest;		/* number that any generation of the volume has had */
 	struct sched_gen *gen;		/* ascending */
 	size_t nr;
 	struct {

@@ -213,6 +213,7 @@ init()
 	local pin
 	MPIN=$(on media snapmediad init /tmp/media) &&
 		pin=$(snapbackup enroll $MEDIA --pin "$MPIN" --role backup,restore | sed -n 's/.*--pin \([^ ]*\) .*/\1/p') &&
+		snapbackup enroll $MEDIA:9 --pin "$MPIN" > /dev/null &&
 		works on media snapmedia client add nas --pin "$pin" --role backup,restore --repo /tmp/media && start_media && start_agent
 }
 
@@ -357,6 +358,77 @@ limit()		# two at once; then a third
 	mw snapbackup --host $AGENT --cancel "$a" && mw snapbackup --host $AGENT --cancel "$b" && wait_state "$a" cancelled && wait_state "$b" cancelled
 }
 
+# ---- the schedule ----
+
+# schedule ROOM: two destinations, of which one is never there; a cut in each pass
+schedule()
+{
+	conf
+	cat >> /tmp/etc/agent.conf <<-CONF
+		[destination gone]
+		address = $MEDIA:9
+		[volume vol]
+		cut = 1s
+		ship = media
+		ship = gone every 1d
+		keep-last = 1
+		room = $1
+	CONF
+}
+
+pass()		# STATUS: a pass, in a period of its own
+{
+	sleep 1.1
+	run snapagentd run vol
+	[ "$rc" = "$1" ]
+}
+
+labelled()	# LABEL STATE: numbers
+{
+	snapctl list vol --json | python3 -c "
+import json, sys
+print(*[g['generation'] for g in json.load(sys.stdin)['generations'] if g['label'] == '$1' and g['state'] == '$2'])"
+}
+
+says()		# TEXT: $out has it
+{
+	[[ $out == *"$1"* ]]
+}
+
+refused_config()
+{
+	schedule 10%
+	echo 'keep-last = 2' >> /tmp/etc/agent.conf
+	run snapagentd run
+	[ $rc = 1 ] && says 'agent.conf:16: "keep-last" is there already' || return 1
+	refused 1 "agent.conf:16:" snapbackup --host $AGENT --dests
+}
+
+dry()
+{
+	local before
+	schedule 10%
+	before=$(snapctl list vol)
+	works snapagentd run --dry-run && says "vol: would cut" && says "would send generation 9 to media" && says "would send generation 9 to gone" &&
+		says "keep generation 9" && [ "$(snapctl list vol)" = "$before" ] && [ -z "$(ls /tmp/state/schedule/*.json 2> /dev/null)" ]
+}
+
+cut_and_sent()	# 9 is on media; gone has failed, which is said and is the status; 9 waits for it
+{
+	pass 6 && says "vol: cut generation 9" && says "generation 9 is on media" && says "generation 9 to gone: job" || return 1
+	pass 6 && says "cut generation 10" && says "generation 10 is on media" && ! says "generation 9 is on media" || return 1
+	[ "$(labelled scheduled live)" = "9 10" ] && idle
+}
+
+given_up()	# no room to wait: 9 is a bookmark, base of what comes; generations of others are as they were
+{
+	local others
+	others="$(labelled '' live) $(labelled '' bookmark)"
+	schedule 100%
+	pass 6 && says "bookmarked generation" && [ "$(labelled scheduled live)" = 11 ] && [ "$(labelled scheduled bookmark)" = 10 ] &&
+		[ "$(labelled '' live) $(labelled '' bookmark)" = "$others" ]
+}
+
 secrets()
 {
 	local k
@@ -381,6 +453,10 @@ ok "cancelled, and picked up" cancelled_and_picked_up
 ok "the media server stops: failed, and picked up" server_leaves
 ok "the agent is killed, stops; the job's process is killed" agent_leaves
 ok "no more jobs at once than allowed" limit
+ok "agent.conf with an error: its line" refused_config
+ok "schedule: a dry run does nothing" dry
+ok "schedule: cut, sent; a destination that fails" cut_and_sent
+ok "schedule: given up, but for what is a base or of others" given_up
 ok "the agent's log" secrets
 ok "agent and media server stop" eval 'stop "$agent" && stop "$server"'
 ok "nothing is left active or pinned" idle
