@@ -56,7 +56,7 @@ static int run(int argc, char **argv)
 {
 	static struct agent a = {
 		.service = { .program = "snapagentd", .port = SM_AGENT_PORT, .anywhere = true, .http = -1, .max_sessions = 32,
-			     .session = session, .stopping = stop_jobs },
+			     .strangers = true, .session = session, .stopping = stop_jobs },
 	};
 	const char *where = NULL;
 	const struct snap_opt opts[] = {

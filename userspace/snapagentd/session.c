@@ -160,6 +160,8 @@ int session(struct sm_service *s, int in, int out, const char *peer, bool tls, c
 	c.timeout_ms = SILENCE_MS;
 	a.chan = &c;
 	err = greet(&a, &e);
+	if (!err && !sm_service_admit(s))
+		err = sm_fail(&e, -EBUSY, "too many sessions");
 	if (err) {
 		sm_note(s, "refused peer=%s why=%s", peer, sm_quoted(e.text, text));
 		if (c.tls)

@@ -429,6 +429,21 @@ given_up()	# no room to wait: 9 is a bookmark, base of what comes; generations o
 		[ "$(labelled '' live) $(labelled '' bookmark)" = "$others" ]
 }
 
+# More than there may be sessions. Planted: without .strangers in snapagentd's service the order is refused.
+silent()
+{
+	on client timeout 30 python3 -c '
+import socket, time
+held = [socket.create_connection(("'$AGENT'", 7420)) for i in range(64)]
+print("held", flush=True)
+time.sleep(30)' > /tmp/silent &
+	local pid=$!
+	within 20 grep -q held /tmp/silent && mw snapctl --host $AGENT list && [[ $out == *live* ]]
+	local rc=$?
+	kill $pid
+	return $rc
+}
+
 secrets()
 {
 	local k
@@ -457,6 +472,7 @@ ok "agent.conf with an error: its line" refused_config
 ok "schedule: a dry run does nothing" dry
 ok "schedule: cut, sent; a destination that fails" cut_and_sent
 ok "schedule: given up, but for what is a base or of others" given_up
+ok "64 who connect and say nothing keep nobody out" silent
 ok "the agent's log" secrets
 ok "agent and media server stop" eval 'stop "$agent" && stop "$server"'
 ok "nothing is left active or pinned" idle
