@@ -489,6 +489,56 @@ static void digests_that_are_refused(void **state)
 	assert_int_equal(ask("tester", SM_ROLE_BACKUP, &good, payload, &len), SM_DIGESTED);
 }
 
+/* ---- a server that sends what was not asked for ---- */
+
+/* What the first frame of a restore of @asked is taken for, when it is of zeros at @sent. */
+static int first_frame(const struct sm_extent *asked, uint32_t nr, struct sm_extent sent)
+{
+	struct {
+		struct sm_wire_zero h;
+		struct sm_wire_extent w;
+	} __attribute__((packed)) z = { { htole32(1), 0 }, { htole64(sent.offset), htole64(sent.length) } };
+	int fd = memfd_create("restore", 0), r;
+	struct sm_incoming_frame f;
+	struct sm_incoming in;
+	struct sm_chan chan;
+
+	sm_chan_init(&chan, -1, fd);
+	assert_int_equal(sm_chan_send_buf(&chan, SM_ZERO, &z, sizeof(z), NULL), 0);
+	sm_chan_free(&chan);
+	lseek(fd, 0, SEEK_SET);
+	sm_chan_init(&chan, fd, -1);
+	assert_int_equal(sm_incoming_restore(&in, &chan, SIZE, asked, nr, NULL), 0);
+	r = sm_incoming_next(&in, &f, NULL);
+	sm_incoming_done(&in);
+	sm_chan_free(&chan);
+	close(fd);
+	return r;
+}
+
+static void only_what_was_asked_for_is_handed_out(void **state)
+{
+	const struct sm_extent x[] = { { 2 * SM_BLOCK, SM_BLOCK }, { 3 * SM_BLOCK, 2 * SM_BLOCK }, { BLOCKS * SM_BLOCK, 77 } };
+	const struct {
+		struct sm_extent sent;
+		int result;
+	} t[] = {
+		{ { 2 * SM_BLOCK, SM_BLOCK }, 1 },
+		{ { 2 * SM_BLOCK, 3 * SM_BLOCK }, 1 },		/* two ranges that touch */
+		{ { 4 * SM_BLOCK, SM_BLOCK }, 1 },
+		{ { BLOCKS * SM_BLOCK, 77 }, 1 },
+		{ { 0, SM_BLOCK }, -EPROTO },
+		{ { SM_BLOCK, 2 * SM_BLOCK }, -EPROTO },
+		{ { 2 * SM_BLOCK, 4 * SM_BLOCK }, -EPROTO },
+		{ { 5 * SM_BLOCK, SM_BLOCK }, -EPROTO },
+		{ { 2 * SM_BLOCK, SIZE - 2 * SM_BLOCK }, -EPROTO },
+	};
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++)
+		assert_int_equal(first_frame(x, 3, t[i].sent), t[i].result);
+	assert_int_equal(first_frame(NULL, 0, (struct sm_extent){ 0, SIZE }), 1);
+}
+
 #define TEST(f)	cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -503,6 +553,7 @@ int main(void)
 		TEST(connection_cut_at_every_frame),
 		TEST(digests_are_of_the_bytes),
 		TEST(digests_that_are_refused),
+		TEST(only_what_was_asked_for_is_handed_out),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

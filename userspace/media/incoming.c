@@ -54,6 +54,8 @@ int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size
 
 	in->restore = true;
 	in->size = size;
+	in->asked = x;
+	in->nr_asked = nr;
 	sm_range_hash_init(&h);
 	for (uint32_t i = 0; i < (nr ? nr : 1); i++) {
 		const struct sm_extent *v = nr ? &x[i] : &whole;
@@ -74,6 +76,20 @@ void sm_incoming_done(struct sm_incoming *in)
 	in->raw = NULL;
 }
 
+/* Found out at the end it would have been written over what was to stay. Neighbouring ranges may come as one. */
+static bool was_asked(const struct sm_incoming *in, const struct sm_extent *x)
+{
+	uint64_t at = x->offset, end = at + x->length;
+
+	for (uint32_t i = 0; i < in->nr_asked && at < end; i++) {
+		const struct sm_extent *a = &in->asked[i];
+
+		if (at >= a->offset && at - a->offset < a->length)
+			at = a->offset + a->length;
+	}
+	return !in->nr_asked || at >= end;
+}
+
 static int note_ranges(struct sm_incoming *in, const struct sm_wire_extent *w, uint32_t nr, struct sm_err *e)
 {
 	struct sm_extent *last = in->ranges.nr ? sm_spill_at(&in->ranges, in->ranges.nr - 1) : NULL;
@@ -81,6 +97,9 @@ static int note_ranges(struct sm_incoming *in, const struct sm_wire_extent *w, u
 	for (uint32_t i = 0; i < nr; i++) {
 		struct sm_extent x = sm_extent_at(w, i);
 
+		if (!was_asked(in, &x))
+			return sm_fail(e, -EPROTO, "%llu bytes at offset %llu came, which were not asked for",
+				       (unsigned long long)x.length, (unsigned long long)x.offset);
 		if (last && last->offset + last->length == x.offset) {
 			last->length += x.length;
 			continue;

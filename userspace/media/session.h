@@ -128,6 +128,8 @@ struct sm_incoming {
 	bool restore;			/* ends with END, not with COMMIT */
 	uint64_t size;
 	uint8_t want[SM_DIGEST];	/* restore: range hash of what was asked for */
+	const struct sm_extent *asked;	/* restore: these parts only; the caller's */
+	uint32_t nr_asked;		/* 0: all */
 	struct sm_gen_info info;	/* stream: from OPEN */
 	struct sm_manifest manifest;	/* stream: from COMMIT, at the end */
 	uint8_t hash[SM_DIGEST];
@@ -147,7 +149,10 @@ struct sm_incoming_frame {
 	uint16_t type;
 };
 
-/* sm_incoming_stream() - read HELLO and OPEN of a stream; sm_incoming_restore() - after sm_client_restore() */
+/*
+ * sm_incoming_stream() - read HELLO and OPEN of a stream; sm_incoming_restore() - after sm_client_restore()
+ * @x: as there, cut off at @size; must stay until the end
+ */
 int sm_incoming_stream(struct sm_incoming *in, struct sm_chan *c, struct sm_err *e);
 int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size, const struct sm_extent *x, uint32_t nr,
 			struct sm_err *e);
