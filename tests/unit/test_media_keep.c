@@ -18,6 +18,7 @@
 
 #include "media_model.h"
 #include "keep.h"
+#include "store.h"
 
 #define DAY	86400ull
 #define NS	1000000000ull
@@ -407,6 +408,52 @@ static void locks_readers_and_uploads_hold(void **state)
 	free(next.data);
 }
 
+/* The base goes, is collected, and is sent again, all between OPEN's look at it and the staging that would have held it. */
+static const struct backup *again;
+
+static int exchange_base(const char *step)
+{
+	struct sm_gc gc;
+	struct fates f;
+
+	(void)step;
+	sm_fault_hook = NULL;
+	assert_int_equal(keep_last(1, true, &f), 0);
+	assert_true(f.gone[1]);
+	assert_int_equal(sm_gc(&repo, vid, false, &gc, NULL), 0);
+	assert_int_equal(store(again, NULL, NULL), 0);
+	return 0;
+}
+
+static void base_exchanged_for_its_equal(void **state)
+{
+	struct image m = make_image(400 * SM_BLOCK, 1), next = make_image(400 * SM_BLOCK, 1), other = make_image(90001, 3);
+	uint8_t hash[SM_DIGEST];
+	struct sm_receipt r;
+	struct sm_upload *u;
+	struct backup b[3];
+
+	next.data[7]++;
+	make_backup(&b[0], 1, &m, NULL, NULL, 3);
+	make_backup(&b[1], 2, &other, NULL, NULL, 3);
+	assert_int_equal(store(&b[0], hash, NULL), 0);
+	assert_int_equal(store(&b[1], NULL, NULL), 0);
+	make_backup(&b[2], 3, &next, &m, hash, 3);
+	again = &b[0];
+	sm_fault_hook = exchange_base;
+	assert_int_equal(sm_upload_open(&repo, CLIENT, &b[2].info, &u, &r, NULL), 0);
+	assert_null(sm_fault_hook);
+	assert_int_equal(send_frames(u, &b[2], 0, b[2].nr), 0);
+	assert_int_equal(sm_upload_commit(u, b[2].text, strlen(b[2].text), &r, NULL), 0);
+	sm_upload_close(u);
+	assert_stored(3, &next);
+	for (int i = 0; i < 3; i++)
+		free_backup(&b[i]);
+	free(m.data);
+	free(next.data);
+	free(other.data);
+}
+
 static void samples_and_results(void **state)
 {
 	struct image m = make_image(400 * SM_BLOCK, 4);
@@ -776,6 +823,7 @@ int main(void)
 		TEST(space_comes_back_inside_packs),
 		TEST(a_hole_that_is_needed_is_damage),
 		TEST(locks_readers_and_uploads_hold),
+		TEST(base_exchanged_for_its_equal),
 		TEST(samples_and_results),
 		TEST(doubt_gives_up_nothing),
 		TEST(a_thousand_increments_cost_no_more),

@@ -279,6 +279,9 @@ static int publish_locked(struct sm_upload *u, const char *manifest, struct sm_r
 	if (err)
 		return err;
 	err = upload_check_new(&u->info, &all, &parent, receipt, e);
+	/* Pruned, collected and sent anew since OPEN, it has the same manifest and other segments. */
+	if (!err && parent >= 0)
+		err = upload_load_parent(u, &all.v[parent], e);
 	if (!err) {
 		describe(u, &all, manifest, &g);
 		if (!(err = store_volume(u, e)) && !(err = store_packs(u, e)) && !(err = store_map(u, &g, e)))

@@ -463,10 +463,12 @@ static int prepare_dir(struct sm_upload *u, struct sm_err *e)
 	return err ? sm_fail(e, err, "no random numbers") : write_open(u, e);
 }
 
-/* The parent itself, from its manifest: what the index says of it was only where to look. */
-static int load_parent(struct sm_upload *u, const struct sm_brief *b, struct sm_err *e)
+int upload_load_parent(struct sm_upload *u, const struct sm_brief *b, struct sm_err *e)
 {
-	int err = sm_repo_generation(u->repo, u->vid, b->number, &u->parent, e);
+	int err;
+
+	sm_generation_done(&u->parent);
+	err = sm_repo_generation(u->repo, u->vid, b->number, &u->parent, e);
 
 	if (!err && memcmp(u->parent.hash, u->info.parent, SM_DIGEST))
 		err = sm_fail(e, -EBUSY, "generation %u has just been replaced: try again", b->number);
@@ -499,7 +501,7 @@ int sm_upload_open(struct sm_repo *r, const char *client, const struct sm_gen_in
 	if (!err)
 		err = upload_check_new(info, &g, &parent, receipt, e);
 	if (!err && parent >= 0)
-		err = load_parent(u, &g.v[parent], e);
+		err = upload_load_parent(u, &g.v[parent], e);
 	sm_briefs_free(&g);
 	if (!err)
 		err = check_space(r, info->bytes, e);

@@ -46,6 +46,8 @@ int upload_seal_last(struct sm_upload *u, struct sm_err *e);
 /* upload_check_new() - may the generation be published on this list? As sm_upload_open(); @parent: index or -1 */
 int upload_check_new(const struct sm_gen_info *info, const struct sm_briefs *g, ssize_t *parent,
 		     struct sm_receipt *receipt, struct sm_err *e);
+/* upload_load_parent() - the parent itself, from its manifest: what the index says of it was only where to look */
+int upload_load_parent(struct sm_upload *u, const struct sm_brief *b, struct sm_err *e);
 /* lock_file() - descriptor of the held lock, or -errno; -EBUSY with LOCK_NB. @how: as of flock() */
 int lock_file(const char *path, int how, struct sm_err *e);
 /* volume_lock() - descriptor of the held lock, or -errno */
