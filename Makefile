@@ -64,8 +64,8 @@ lib_src := $(wildcard userspace/lib/*.c)
 media_src := $(wildcard userspace/media/*.c)
 # what tests can call of snapmeta: everything but its main()
 meta_src := $(filter-out %/main.c,$(wildcard userspace/snapmeta/*.c))
-# and of snapagentd: what decides and does nothing
-agent_src := userspace/snapagentd/config.c userspace/snapagentd/schedule.c
+# and of snapagentd: what decides, and the files of jobs and schedule
+agent_src := $(addprefix userspace/snapagentd/,config.c schedule.c job.c paths.c runner.c state.c)
 unit_src := $(wildcard tests/unit/test_*.c)
 unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
 sim_src := $(wildcard tests/sim/*.c)

@@ -294,8 +294,13 @@ int job_lock(uint32_t id, struct sm_err *e)
 		return sm_fail(e, -errno, "%s: %s", path, strerror(errno));
 	/* Somebody may just be looking whether it runs, or be about to end. */
 	for (int i = 0; i < 500; i++) {
-		if (!flock(fd, LOCK_EX | LOCK_NB))
-			return fd;
+		if (!flock(fd, LOCK_EX | LOCK_NB)) {
+			/* Who was killed has left its pid here, which may be anybody's by now. */
+			if (!ftruncate(fd, 0))
+				return fd;
+			close(fd);
+			return sm_fail(e, -EIO, "%s: %s", path, strerror(errno));
+		}
 		usleep(10000);
 	}
 	close(fd);
@@ -337,6 +342,27 @@ int job_signal(uint32_t id, int sig)
 		err = syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0) ? -errno : 0;
 	if (fd >= 0)
 		close(fd);
+	return err;
+}
+
+int job_cancel(struct job *j, struct sm_err *e)
+{
+	int lock, err;
+
+	if (!job_signal(j->id, SIGINT))
+		return 0;
+	lock = job_lock(j->id, e);	/* it is ending, or beginning just now: what it comes to is for who has the lock to say */
+	if (lock < 0)
+		return lock == -EBUSY && !job_signal(j->id, SIGINT) ? 0 : lock;
+	job_done(j);
+	err = job_load(j->id, j, e);
+	if (!err && j->state == JOB_DONE)
+		err = sm_fail(e, -EEXIST, "job %u: is done", j->id);
+	if (!err) {
+		j->state = JOB_CANCELLED;
+		err = job_save_state(j, e);
+	}
+	close(lock);
 	return err;
 }
 

@@ -257,13 +257,8 @@ static int do_cancel(struct asker *a, const json_t *order, struct sm_err *e)
 		err = sm_fail(e, -EACCES, "this client may not cancel jobs of others");
 	else if (j.state == JOB_DONE)
 		err = sm_fail(e, -EEXIST, "job %u: is done", j.id);
-	else if (job_signal(j.id, SIGINT)) {
-		/* Nobody runs it: all there is to do is to say so. */
-		j.state = JOB_CANCELLED;
-		err = job_save_state(&j, e);
-	} else {
+	else if (!(err = job_cancel(&j, e)))
 		sm_note(a->service, "cancel job=%u client=%s", j.id, a->client);
-	}
 	if (!err)
 		err = asker_row(a, job_row(&j), e);
 	job_done(&j);

@@ -377,6 +377,9 @@ int job_start(struct job *j, int lock, struct sm_err *e)
 		close(lock);
 		return err;
 	}
+	/* Earlier ones of this session that have ended: nobody else waits for them while it lasts. */
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0) {		/* "running" without a lock: interrupted */
