@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Jobs' files: whom a signal reaches, what a late cancel may overwrite, who waits for a runner. */
+/* Files of jobs and schedule: whom a signal reaches, what a late cancel may overwrite, who waits for a runner, whose numbers count. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "job.h"
+#include "state.h"
 
 static char dir[64];
 
@@ -142,10 +143,58 @@ static void runners_are_waited_for(void **state)
 	assert_int_equal(zombies, 1);
 }
 
+/*
+ * Generation 50 is the last that a destination has. An older copy of the metadata is put back, of when 40 was the highest, and 41 to @nr are cut
+ * anew: the destination has none of them, and none may go.
+ */
+static void check_row(uint32_t nr, bool again, bool expect)
+{
+	static struct config c = { .nr_dests = 1, .dest = { { .name = "nas" } } };
+	static struct config_volume v = { .nr_ships = 1, .has_keep = true };
+	struct sched_gen gens[60] = { 0 };
+	struct sched_verdict verdicts[60];
+	struct sched s = { .c = &c, .v = &v, .gen = gens, .nr = nr, .highest = nr, .free_percent = 50 };
+	struct state st = { .file = "x.json" };
+	struct sm_err e = { 0 };
+
+	v.keep.keep[SM_KEEP_LAST] = 1;
+	for (uint32_t i = 0; i < 50; i++) {
+		gens[i] = (struct sched_gen){ .number = i + 1, .created = i + 1, .state = SNAPDIFF_GEN_LIVE };
+		gens[i].uuid[0] = i + 1;
+	}
+	st.json = json_pack("{s:i,s:{}}", "version", 1, "destinations");
+	for (uint32_t i = 0; i < 50; i++)
+		assert_int_equal(state_shipped(&st, &(struct sched){ .gen = gens, .nr = 50 }, "nas", &gens[i], &e), 0);
+	for (uint32_t i = 50; i < nr; i++)
+		gens[i] = (struct sched_gen){ .number = i + 1, .created = i + 1, .state = SNAPDIFF_GEN_LIVE };
+	for (uint32_t i = 40; again && i < nr; i++)
+		gens[i].uuid[1] = 1;
+	state_apply(&st, &s);
+	assert_int_equal(sched_keep(&s, verdicts), 0);
+	for (uint32_t i = 0; i < nr; i++)
+		assert_int_equal(verdicts[i].fate == SCHED_KEEP, i == nr - 1 || (again ? i >= 40 : i >= 50));
+	assert_int_equal(s.last[0].number, expect ? 50 : 0);
+	state_free(&st);
+}
+
+static void numbers_given_twice(void **state)
+{
+	char path[PATH_MAX];
+
+	(void)state;
+	assert_int_equal(mkdir(agent_path(path, "schedule"), 0700), 0);
+	check_row(50, false, true);
+	check_row(55, false, true);
+	check_row(45, true, false);
+	check_row(50, true, false);
+	check_row(55, true, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_signal_to_strangers), cmocka_unit_test(cancelled_too_late), cmocka_unit_test(runners_are_waited_for),
+		cmocka_unit_test(numbers_given_twice),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -77,6 +77,28 @@ static bool is_entry(const json_t *entry, const struct sched_gen *g)
 	return number(entry, "generation") == g->number && !sm_json_uuid(entry, "uuid", uuid, NULL) && !memcmp(uuid, g->uuid, 16);
 }
 
+/*
+ * Is the row of generations that a destination's last one stands in the one that is there? An older copy of the metadata that was put
+ * back (snapmeta restore) gives numbers for the second time, and the volume keeps its uuid.
+ */
+static bool same_row(const json_t *list, uint64_t last, const struct sched *s)
+{
+	bool named = false;
+
+	if (last > s->highest)
+		return false;
+	for (size_t i = 0; i < s->nr; i++)
+		if (s->gen[i].number == last) {
+			for (size_t k = 0; k < json_array_size(list); k++) {
+				if (is_entry(json_array_get(list, k), &s->gen[i]))
+					return true;
+				named |= number(json_array_get(list, k), "generation") == last;
+			}
+			return !named;
+		}
+	return true;
+}
+
 void state_apply(const struct state *st, struct sched *s)
 {
 	for (uint32_t ship = 0; ship < s->v->nr_ships; ship++) {
@@ -85,6 +107,8 @@ void state_apply(const struct state *st, struct sched *s)
 
 		s->last[ship].number = number(d, "number");
 		s->last[ship].created = number(d, "created");
+		if (!same_row(list, s->last[ship].number, s))
+			s->last[ship].number = s->last[ship].created = 0;
 		for (size_t k = 0; k < json_array_size(list); k++)
 			for (size_t i = 0; i < s->nr; i++)
 				if (is_entry(json_array_get(list, k), &s->gen[i]))
