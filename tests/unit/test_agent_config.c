@@ -9,8 +9,10 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <unistd.h>
 
 #include "config.h"
+#include "dest.h"
 #include "netlink.h"
 
 #define HOUR	3600000000000ull
@@ -163,10 +165,39 @@ static void addresses(void **state)
 	assert_int_equal(config_check_address("ssh://-oProxyCommand=x", true, &e), -EINVAL);
 }
 
+/* A host called "media" is not the /media of the machine where the backup is started. */
+static void exact_addresses(void **state)
+{
+	static const struct { const char *address, *exact, *host, *port; } cases[] = {
+		{ "tmp", "[tmp]:7419", "tmp", "7419" }, { "nas.example:7000", "[nas.example]:7000", "nas.example", "7000" },
+		{ "[fe80::1]", "[fe80::1]:7419", "fe80::1", "7419" }, { "fe80::1", "[fe80::1]:7419", "fe80::1", "7419" },
+	};
+	char exact[DEST_ADDRESS + 16];
+	struct sm_dest d;
+	struct sm_err e;
+
+	(void)state;
+	assert_int_equal(chdir("/"), 0);
+	assert_int_equal(sm_dest_parse("tmp", &d, &e), -ENOTDIR);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		config_exact_address(cases[i].address, exact);
+		assert_string_equal(exact, cases[i].exact);
+		assert_int_equal(sm_dest_parse(exact, &d, &e), 0);
+		assert_int_equal(d.kind, SM_DEST_TCP);
+		assert_string_equal(d.host, cases[i].host);
+		assert_string_equal(d.port, cases[i].port);
+	}
+	config_exact_address("ssh://a@b:22/srv", exact);
+	assert_string_equal(exact, "ssh://a@b:22/srv");
+	config_exact_address("/srv/media", exact);
+	assert_string_equal(exact, "/srv/media");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(takes_all), cmocka_unit_test(cut_short), cmocka_unit_test(refuses), cmocka_unit_test(addresses),
+		cmocka_unit_test(exact_addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "dest.h"
+#include "frame.h"
 #include "netlink.h"
 
 #define LINE_MAX_BYTES	1024u
@@ -102,6 +103,16 @@ int config_check_address(const char *address, bool path_too, struct sm_err *e)
 		return sm_dest_parse(address, &d, e);
 	err = sm_split_host(address, d.host, sizeof(d.host), d.port, sizeof(d.port), "", e);
 	return err;
+}
+
+void config_exact_address(const char *address, char exact[DEST_ADDRESS + 16])
+{
+	char host[256], port[16];
+
+	if (strchr(address, '/') || sm_split_host(address, host, sizeof(host), port, sizeof(port), SM_DEFAULT_PORT, NULL))
+		snprintf(exact, DEST_ADDRESS + 16, "%s", address);
+	else
+		snprintf(exact, DEST_ADDRESS + 16, "[%s]:%s", host, port);
 }
 
 /* ---- keys ---- */

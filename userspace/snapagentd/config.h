@@ -62,5 +62,7 @@ void config_free(struct config *c);
 const struct config_dest *config_find_dest(const struct config *c, const char *name);
 /* config_check_address() - is it one that a backup can go to: a host, ssh or an absolute path? 0 or -EINVAL */
 int config_check_address(const char *address, bool path_too, struct sm_err *e);
+/* config_exact_address() - one that nothing but an address can be meant by: HOST may also be the name of a file where the backup is started */
+void config_exact_address(const char *address, char exact[DEST_ADDRESS + 16]);
 
 #endif

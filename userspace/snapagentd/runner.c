@@ -64,7 +64,7 @@ static void backup_path(char path[PATH_MAX])
 
 static void exec_backup(const struct job *j, const struct config_dest *d, int out, int err)
 {
-	char path[PATH_MAX], gen[32], dest[DEST_ADDRESS + 16], base[32], compress[32];
+	char path[PATH_MAX], gen[32], exact[DEST_ADDRESS + 16], dest[DEST_ADDRESS + 32], base[32], compress[32];
 	char volume[SNAP_VOLUME_BUF];
 	char rate[40];
 	char *argv[12] = { "snapbackup", "--json", "--progress-json" };
@@ -72,7 +72,8 @@ static void exec_backup(const struct job *j, const struct config_dest *d, int ou
 	sigset_t none;
 
 	snprintf(gen, sizeof(gen), "--gen=%u", j->generation);
-	snprintf(dest, sizeof(dest), "--dest=%s", d->address);
+	config_exact_address(d->address, exact);
+	snprintf(dest, sizeof(dest), "--dest=%s", exact);
 	snprintf(base, sizeof(base), "--base=%s", j->base);
 	snprintf(compress, sizeof(compress), "--compress=%d", d->level);
 	snprintf(rate, sizeof(rate), "--rate=%llu", (unsigned long long)d->rate);
