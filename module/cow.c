@@ -258,14 +258,20 @@ static void no_space(struct snap_cow *cow)
 		ask_for_room(cow, late);
 }
 
+/** snap_cow_waits_long() - [any context] is patience at its end? An answer of a moment ago is as good */
+bool snap_cow_waits_long(struct snap_cow *cow)
+{
+	return READ_ONCE(cow->stalled) && time_after(jiffies, READ_ONCE(cow->stalled_since) + ROOM_PATIENCE);
+}
+
 /* How long has the worker waited, and for how long has nothing moved? */
 static void watch_stall(struct snap_cow *cow)
 {
 	unsigned long progress = snap_store_progress(cow->vol->store);
 
 	if (!cow->stalled) {
-		cow->stalled = true;
 		cow->stalled_since = cow->room_after = cow->progress_at = jiffies;
+		cow->stalled = true;
 	} else if (progress != cow->progress) {
 		cow->progress_at = jiffies;
 	}

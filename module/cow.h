@@ -300,6 +300,8 @@ void snap_cow_start(struct snap_cow *cow);
 /* Everything has been drained; stops the worker. The housekeeping work has ended, too. */
 void snap_cow_stop(struct snap_cow *cow);
 void snap_cow_destroy(struct snap_cow *cow);
+/* [any context] have writes been waiting for room or for a checkpoint so long that who decides has to hurry? */
+bool snap_cow_waits_long(struct snap_cow *cow);
 /* [any context] something happened that the worker waits for */
 void snap_cow_kick(struct snap_cow *cow);
 /* [any context] let the housekeeping work do one of SNAP_HOUSE_* */

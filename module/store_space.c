@@ -59,10 +59,16 @@ void snap_store_room(struct snap_store *s, struct snap_room *out)
 static int gain(struct snap_store *s, struct sd_gain *g)
 {
 	unsigned int noio = memalloc_noio_save();
-	struct sd_version *v = sd_version_get(s->core);
-	int err = sd_gain(v, g);
+	int err;
 
-	sd_version_put(v);
+	do {
+		struct sd_version *v = sd_version_get(s->core);
+
+		err = sd_gain(v, g);
+		sd_version_put(v);
+		if (err > 0 && snap_cow_waits_long(s->vol->cow))
+			err = -EINTR;
+	} while (err > 0);
 	memalloc_noio_restore(noio);
 	return err;
 }
@@ -72,7 +78,7 @@ static int gain(struct snap_store *s, struct sd_gain *g)
  * @g: all live generations, ascending
  * @seen: copies that were looked at: all, or a sample
  *
- * May block for some thousand reads of metadata. Return: 0; -ENODEV; -EIO, -EUCLEAN, -ENOMEM.
+ * May block for some thousand reads of metadata. Return: 0; -ENODEV; -EINTR: writes have been waiting for room too long; -EIO, -EUCLEAN, -ENOMEM.
  */
 int snap_store_gain(struct snap_volume *vol, struct snap_gain *g, u32 nr, u64 *seen)
 {

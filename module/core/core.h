@@ -356,12 +356,14 @@ struct sd_gain {
 		u64 shared;	/* copies that this one, and younger ones but none with @keep, need; it is the oldest of them */
 	} *gain;		/* of each */
 	u64 seen;		/* copies that were looked at */
+	u64 pos, step;		/* the function's own; 0 at the beginning */
 };
 /**
- * sd_gain() - [R] who needs the copies that there are?
+ * sd_gain() - [R] who needs the copies that there are? A part of the answer
  *
- * All of them are looked at in a table of up to 256 k records, samples from all over the volume in a larger one. May block for some thousand reads of
- * metadata. Return: 0; -EIO, -EUCLEAN, -ENOMEM.
+ * All of them are looked at in a table of up to 256 k records, samples from all over the volume in a larger one. All together may be ten thousand reads of metadata: so it is
+ * asked again, each time with the version of that time. One that is held so long would keep the next but one checkpoint, and all space, from coming.
+ * Return: 1: there is more to look at; 0: that was all; -EIO, -EUCLEAN, -ENOMEM.
  */
 int sd_gain(struct sd_version *v, struct sd_gain *gain);
 

@@ -14,6 +14,7 @@
 #define ALL_RECORDS	(256u << 10)	/* of a table not larger than that all records are looked at */
 #define WINDOWS		1024u		/* of a larger one so many stretches, */
 #define WINDOW_RECORDS	256u		/* so long */
+#define PART_RECORDS	4096u		/* at once, where all are looked at */
 
 void sd_space(struct sd_store *s, struct sd_space *out)
 {
@@ -92,12 +93,10 @@ static int window(struct sd_iter *it, struct sd_gain *g, u64 *pos, u32 max)
 	return ret ? ret : 1;
 }
 
-int sd_gain(struct sd_version *v, struct sd_gain *g)
+static void begin(struct sd_version *v, struct sd_gain *g)
 {
-	u64 records = sd_mem_count(v->active) + (v->frozen ? sd_mem_count(v->frozen) : 0), chunks, step, pos = 0;
-	struct sd_iter it;
+	u64 records = sd_mem_count(v->active) + (v->frozen ? sd_mem_count(v->frozen) : 0), chunks;
 	u32 i, keep = U32_MAX;
-	int ret;
 
 	for (i = g->nr; i; i--) {
 		keep = g->gain[i - 1].keep ? i - 1 : keep;
@@ -108,16 +107,22 @@ int sd_gain(struct sd_version *v, struct sd_gain *g)
 	for (i = 0; i < v->nr_runs; i++)
 		records += v->runs[i]->records;
 	chunks = sd_div64(v->s->primary_sectors, v->s->chunk_size >> 9) + 1;
-	step = records <= ALL_RECORDS ? 0 : sd_div64(chunks, WINDOWS) + 1;
+	g->step = records <= ALL_RECORDS ? 0 : sd_div64(chunks, WINDOWS) + 1;
+}
+
+int sd_gain(struct sd_version *v, struct sd_gain *g)
+{
+	u64 from = g->pos;
+	struct sd_iter it;
+	int ret;
+
+	if (!from)
+		begin(v, g);
 	ret = sd_iter_init(&it, v, 0, U32_MAX);
 	if (ret)
 		return ret;
-	do {
-		u64 from = pos;
-
-		ret = window(&it, g, &pos, step ? WINDOW_RECORDS : ALL_RECORDS);
-		pos = max(pos, from + step);
-	} while (ret > 0);
+	ret = window(&it, g, &g->pos, g->step ? WINDOW_RECORDS : PART_RECORDS);
+	g->pos = max(g->pos, from + g->step);
 	sd_iter_exit(&it);
 	return ret;
 }
