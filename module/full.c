@@ -143,6 +143,8 @@ static u32 pick(struct snap_volume *vol, bool whatever)
 		gen = g[0].gen;
 	else if (i < nr && !snap_store_gain(vol, g, nr, &seen))
 		gen = worth_giving_up(g, nr, seen);
+	else if (i < nr && whatever)
+		gen = g[i].gen;		/* not known what would come back: no reason to give up one in use */
 	if (!gen && whatever)
 		gen = one_in_use(g, nr, seen);
 	kvfree(g);
