@@ -286,8 +286,8 @@ static void watch_stall(struct snap_cow *cow)
 void snap_cow_cannot_seal(struct snap_cow *cow, int err)
 {
 	if (err == -EBUSY) {
+		/* Nothing has been sealed: a stall goes on. There may be room, but not in one piece. */
 		cow->rationed = true;
-		cow->stalled = false;
 		return;
 	}
 	watch_stall(cow);
@@ -316,6 +316,8 @@ static void take_room_answer(struct snap_cow *cow)
 	if (!done)
 		return;
 	cow->room_asked = false;
+	if (!cow->room_err)
+		cow->progress_at = jiffies;	/* to find what to give up may have taken long; reclaiming begins now */
 	cow->room_after = cow->room_err ? jiffies + ROOM_PAUSE : jiffies;
 }
 
