@@ -116,7 +116,14 @@ formats_refused() {
 	[ $rc = 5 ] || return 1
 	back 1 "$W/x" --format raw --force && back 1 "$W/y" --format nosuch
 	rc=$?
-	[ $rc = 1 ] && [ ! -e "$W/y" ]
+	[ $rc = 1 ] && [ ! -e "$W/y" ] || return 1
+	# another one is at it: neither spoiled nor taken over
+	printf x >"$W/z.part"
+	flock -n "$W/z.part" snapbackup --image "$W/g1" --uuid "$U" --gen 1 --dest "$W/z" -q --format raw 2>"$W/err"
+	rc=$?
+	[ $rc = 5 ] && grep -q "somebody else" "$W/err" && [ ! -e "$W/z" ] && [ "$(cat "$W/z.part")" = x ] || return 1
+	# one that a crash has left
+	back 1 "$W/z" --format raw && cmp "$W/z" "$W/g1" && [ ! -e "$W/z.part" ]
 }
 
 # ---- a dry run ----

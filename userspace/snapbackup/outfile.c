@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +17,19 @@ static int open_device(struct outfile *f, struct sm_err *e)
 
 	f->fd = snap_blk_open_excl(f->path, O_WRONLY, &se);
 	return f->fd < 0 ? sm_fail(e, f->fd, "%s%s%s", se.object, se.object[0] ? ": " : "", se.text) : 0;
+}
+
+/* Two at once would make a mixture of both. What has got its name since we opened it is not ours, either. */
+static int claim_part(struct outfile *f, struct sm_err *e)
+{
+	struct stat mine, now;
+	bool held = !flock(f->fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK;	/* some file systems have no locks */
+
+	if (!held || fstat(f->fd, &mine) || stat(f->part, &now) || mine.st_ino != now.st_ino || mine.st_dev != now.st_dev) {
+		f->part[0] = '\0';
+		return sm_fail(e, -EBUSY, "%s: is being written by somebody else", f->path);
+	}
+	return ftruncate(f->fd, 0) ? sm_fail(e, -errno, "%s: cannot write: %s", f->path, strerror(errno)) : 0;
 }
 
 static int open_path(struct outfile *f, bool force, struct sm_err *e)
@@ -31,7 +45,9 @@ static int open_path(struct outfile *f, bool force, struct sm_err *e)
 		return sm_fail(e, -EEXIST, "%s: exists (--force replaces it)", f->path);
 	} else {
 		snprintf(f->part, sizeof(f->part), "%s.part", f->path);
-		f->fd = open(f->part, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+		f->fd = open(f->part, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+		if (f->fd >= 0)
+			return claim_part(f, e);
 	}
 	if (f->fd >= 0)
 		return 0;

@@ -15,7 +15,7 @@ struct outfile {
  * outfile_open() - SM_DEST_STDIO or SM_DEST_FILE
  * @force: a file of that name may be replaced
  *
- * A block device is opened exclusively. Return: 0, -EINVAL a terminal, -EEXIST, -EBUSY, -errno.
+ * A block device is opened exclusively, and so is a file. Return: 0, -EINVAL a terminal, -EEXIST, -EBUSY, -errno.
  */
 int outfile_open(struct outfile *f, const struct sm_dest *d, bool force, struct sm_err *e);
 /* outfile_finish() - durable, where it can be, and under its name */
