@@ -69,7 +69,8 @@ static void slot_work(struct work_struct *work)
 		slot->bio = bio;
 		start = bio_start_io_acct(bio);
 		err = snap_virt_read(slot);
-		bio->bi_status = errno_to_blk_status(err);
+		if (err)	/* else it may have the error of a part that was split off and has ended before */
+			bio->bi_status = errno_to_blk_status(err);
 		bio_end_io_acct(bio, start);
 		bio_endio(bio);
 		cond_resched();

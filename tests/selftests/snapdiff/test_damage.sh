@@ -84,6 +84,23 @@ ok "both damaged: --format does not overwrite a store" test $rc -ge 4
 ok "both damaged: nothing was written" unchanged $D "$dsum"
 ok "the primary was not touched" unchanged $P "$psum"
 
+# One damaged chunk in each of the parts that a large read is split into: the read fails, whichever part it is.
+damaged_part()	# OFFSET
+{
+	local place status
+	restore
+	works attach v $P $D || return 1
+	place=$(snapctl map v@1 --offset "$1" --length 4k | awk 'END { print $NF / 4096 }')
+	works detach v && poke $D "$place:0" && works attach v $P $D && works activate v@1 || return 1
+	dd if="$out" of=/dev/null bs=1M count=1 iflag=direct status=none 2> /tmp/err
+	status=$?
+	works deactivate v@1 && works detach v && [ $status -ne 0 ] && grep -q "Input/output error" /tmp/err
+}
+
+for k in 0 252 256 508 768 1020; do
+	ok "a chunk damaged at $k KiB: a read of 1 MiB fails" damaged_part ${k}k
+done
+
 # Damage anywhere else: a good read, EIO or a refusal, never wrong bytes.
 blocks=$(($(blockdev --getsz $D) / 8))
 wrong=0 eios=0 good=0 refusals=0
