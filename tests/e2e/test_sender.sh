@@ -123,7 +123,13 @@ formats_refused() {
 	rc=$?
 	[ $rc = 5 ] && grep -q "somebody else" "$W/err" && [ ! -e "$W/z" ] && [ "$(cat "$W/z.part")" = x ] || return 1
 	# one that a crash has left
-	back 1 "$W/z" --format raw && cmp "$W/z" "$W/g1" && [ ! -e "$W/z.part" ]
+	back 1 "$W/z" --format raw && cmp "$W/z" "$W/g1" && [ ! -e "$W/z.part" ] || return 1
+	# the same of a restore
+	back 1 "$W/z.snap" && printf x >"$W/z1.part" || return 1
+	flock -n "$W/z1.part" snaprestore --from "$W/z.snap" --to "$W/z1" -q 2>"$W/err"
+	rc=$?
+	[ $rc = 5 ] && grep -q "somebody else" "$W/err" && [ ! -e "$W/z1" ] && [ "$(cat "$W/z1.part")" = x ] || return 1
+	snaprestore --from "$W/z.snap" --to "$W/z1" -q && cmp "$W/z1" "$W/g1" && [ ! -e "$W/z1.part" ]
 }
 
 # ---- a dry run ----

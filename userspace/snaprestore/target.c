@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,13 +31,30 @@ static int open_device(struct target *t, struct sm_err *e)
 	return 0;
 }
 
+/* Two at once would make a mixture of both. What has got its name since we opened it is not ours, either. */
+static int claim_part(struct target *t, struct sm_err *e)
+{
+	struct stat mine, now;
+	bool held = !flock(t->fd, LOCK_EX | LOCK_NB) || errno != EWOULDBLOCK;	/* some file systems have no locks */
+
+	if (!held || fstat(t->fd, &mine) || stat(t->part, &now) || mine.st_ino != now.st_ino || mine.st_dev != now.st_dev) {
+		t->part[0] = '\0';
+		return sm_fail(e, -EBUSY, "%s: is being written by somebody else", t->path);
+	}
+	return 0;
+}
+
 static int open_file(struct target *t, struct sm_err *e)
 {
+	int err;
+
 	t->kind = TARGET_FILE;
 	if (snprintf(t->part, sizeof(t->part), "%s.part", t->path) >= PATH_MAX)
 		return sm_fail(e, -ENAMETOOLONG, "%s: name too long", t->path);
-	t->fd = open(t->part, O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
-	if (t->fd < 0 || ftruncate(t->fd, t->size))
+	t->fd = open(t->part, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	if (t->fd >= 0 && (err = claim_part(t, e)))
+		return err;
+	if (t->fd < 0 || ftruncate(t->fd, 0) || ftruncate(t->fd, t->size))
 		return sm_fail(e, -errno, "%s: cannot write: %s", t->part, strerror(errno));
 	return 0;
 }
