@@ -383,7 +383,8 @@ static void clean(char *s)
 
 	while (*p) {
 		more = *p >= 0xf0 && *p <= 0xf4 ? 3 : *p >= 0xe0 ? 2 : *p >= 0xc2 ? 1 : 0;
-		if (*p < 0x20 || *p == 0x7f || (*p >= 0x80 && !more) || *p > 0xf4)
+		if (*p < 0x20 || *p == 0x7f || (*p >= 0x80 && !more) || *p > 0xf4 ||
+		    (*p == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0))	/* U+009B begins a terminal's command, as ESC [ does */
 			goto bad;
 		for (i = 1; i <= more; i++)
 			if ((p[i] & 0xc0) != 0x80)
