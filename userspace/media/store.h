@@ -68,6 +68,7 @@ static inline int sm_fault(const char *step)
 /* Durable directories and files, used by the store and by the staging area. */
 int sm_mkdir_durable(const char *path, struct sm_err *e);
 int sm_fsync_dir(const char *path, struct sm_err *e);
+int sm_fsync_parent(const char *path, struct sm_err *e);	/* the directory that @path is in, which may be relative */
 /*
  * sm_save_file() - the file @path holds @text, or what it held before; durable when 0 is returned. By way of "@path.tmp", mode 0600.
  * @exclusive: -EEXIST when it is there already

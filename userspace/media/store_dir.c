@@ -49,13 +49,23 @@ static void parent_of(const char *path, char out[PATH_MAX])
 
 	snprintf(out, PATH_MAX, "%s", path);
 	slash = strrchr(out, '/');
-	if (slash && slash != out)
-		*slash = '\0';
+	if (!slash)
+		strcpy(out, ".");
+	else
+		slash[slash == out] = '\0';
+}
+
+int sm_fsync_parent(const char *path, struct sm_err *e)
+{
+	char parent[PATH_MAX];
+
+	parent_of(path, parent);
+	return sm_fsync_dir(parent, e);
 }
 
 int sm_save_file(const char *path, const char *text, bool exclusive, struct sm_err *e)
 {
-	char tmp[PATH_MAX + 8], parent[PATH_MAX];
+	char tmp[PATH_MAX + 8];
 	int fd, err = 0;
 
 	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
@@ -72,13 +82,11 @@ int sm_save_file(const char *path, const char *text, bool exclusive, struct sm_e
 		unlink(tmp);
 		return sm_fail(e, err, "%s: cannot write: %s", path, strerror(-err));
 	}
-	parent_of(path, parent);
-	return sm_fsync_dir(parent, e);
+	return sm_fsync_parent(path, e);
 }
 
 int sm_mkdir_durable(const char *path, struct sm_err *e)
 {
-	char parent[PATH_MAX];
 	int err = sm_fault("mkdir");
 
 	if (err)
@@ -88,8 +96,7 @@ int sm_mkdir_durable(const char *path, struct sm_err *e)
 			return 0;
 		return sm_fail(e, -errno, "%s: cannot make directory: %s", path, strerror(errno));
 	}
-	parent_of(path, parent);
-	return sm_fsync_dir(parent, e);
+	return sm_fsync_parent(path, e);
 }
 
 static int make_path(struct dir_store *d, const char *key, char path[PATH_MAX], struct sm_err *e)
@@ -122,7 +129,7 @@ static int make_dirs(struct dir_store *d, const char *key, struct sm_err *e)
 static int dir_put_file(struct sm_store *s, const char *key, const char *from, struct sm_err *e)
 {
 	struct dir_store *d = (struct dir_store *)s;
-	char path[PATH_MAX], parent[PATH_MAX];
+	char path[PATH_MAX];
 	int err;
 
 	if ((err = make_path(d, key, path, e)) || (err = make_dirs(d, key, e)))
@@ -132,8 +139,7 @@ static int dir_put_file(struct sm_store *s, const char *key, const char *from, s
 		err = -errno;
 	if (err)
 		return sm_fail(e, err, "%s: cannot store: %s", path, strerror(-err));
-	parent_of(path, parent);
-	return sm_fsync_dir(parent, e);
+	return sm_fsync_parent(path, e);
 }
 
 static int write_tmp(struct dir_store *d, char path[PATH_MAX], const void *buf, size_t len, struct sm_err *e)

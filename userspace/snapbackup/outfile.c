@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "blk.h"
+#include "store.h"
 
 static int open_device(struct outfile *f, struct sm_err *e)
 {
@@ -76,7 +77,7 @@ int outfile_finish(struct outfile *f, struct sm_err *e)
 	if (rename(f->part, f->path))
 		return sm_fail(e, -errno, "%s: cannot write: %s", f->path, strerror(errno));
 	f->part[0] = '\0';
-	return 0;
+	return sm_fsync_parent(f->path, e);	/* --keep bookmark gives the generation up next */
 }
 
 void outfile_close(struct outfile *f)

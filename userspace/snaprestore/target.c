@@ -13,6 +13,7 @@
 
 #include "blk.h"
 #include "restore.h"
+#include "store.h"
 
 static const uint8_t zeros[1 << 20];
 
@@ -229,6 +230,8 @@ int target_finish(struct target *t, struct sm_err *e)
 	if (close(t->fd) && !err)
 		err = failed(t, -errno, e);
 	t->fd = -1;
+	if (!err && t->kind == TARGET_FILE && !t->diff)
+		err = sm_fsync_parent(t->path, e);
 	return err;
 }
 
