@@ -314,6 +314,7 @@ static int open_signals(sigset_t *old)
 {
 	sigset_t set;
 
+	signal(SIGCHLD, SIG_DFL);	/* who ignores it is told of no child */
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
