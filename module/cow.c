@@ -54,6 +54,7 @@
 #define TURN_CHUNKS	SNAP_BATCH		/* of one flow, then others have a turn */
 #define ROOM_PAUSE	(HZ / 20)
 #define ROOM_PATIENCE	(5 * HZ)		/* without progress of reclaiming: then all generations are given up, */
+#define MARK_PATIENCE	(HZ / 2)		/* the same where only changed sets are left to give up */
 #define ROOM_LIMIT	(20 * HZ)		/* and after so long in any case */
 #define PLUG_BIOS	128u			/* then the worker gets them before the plug ends */
 #define WAKES		16u
@@ -239,7 +240,7 @@ void snap_cow_fail(struct snap_cow *cow, int err, const char *what)
  *	none, reclaiming goes on				wait
  *	none, nothing is left to reclaim			a generation is given up, the next one when all of that one has been reclaimed (full.c)
  *	none, and reclaiming does not get on for 5 s,		all generations are given up: then writes are only marked, and pass without any room
- *	or 20 s in all
+ *	or 20 s in all;						when none is left, what changed since the lost ones: then nothing is recorded any more
  *	not even that helps					the store is given up
  */
 static void ask_for_room(struct snap_cow *cow, bool last_resort)
@@ -262,6 +263,14 @@ static void no_space(struct snap_cow *cow)
 bool snap_cow_waits_long(struct snap_cow *cow)
 {
 	return READ_ONCE(cow->stalled) && time_after(jiffies, READ_ONCE(cow->stalled_since) + ROOM_PATIENCE);
+}
+
+/* The table in memory or the journal is full. Checkpoints that do not get on may have no room either. */
+static void no_checkpoint(struct snap_cow *cow)
+{
+	snap_store_reclaim(cow->vol->store);
+	if (time_after(jiffies, cow->progress_at + (cow->sum.newest_live ? ROOM_PATIENCE : MARK_PATIENCE)))
+		ask_for_room(cow, true);
 }
 
 /* How long has the worker waited, and for how long has nothing moved? */
@@ -302,7 +311,7 @@ void snap_cow_cannot_seal(struct snap_cow *cow, int err)
 	if (err == -ENOSPC)
 		no_space(cow);
 	else if (err == -EAGAIN)
-		snap_store_reclaim(cow->vol->store);
+		no_checkpoint(cow);
 }
 
 static void take_room_answer(struct snap_cow *cow)

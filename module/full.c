@@ -169,7 +169,7 @@ static int lose_all(struct snap_volume *vol, bool unknown)
 	struct snap_summary sum;
 	struct snap_gen gen;
 	unsigned int live = 0;
-	char text[64];
+	char text[96];
 	u32 from = 1;
 	int err;
 
@@ -180,7 +180,10 @@ static int lose_all(struct snap_volume *vol, bool unknown)
 	if (err)
 		return err;
 	snap_count_add(vol, SNAP_C_LOST_GENS, live);
-	snprintf(text, sizeof(text), "all %u live generations, the differential volume is full", live);
+	if (live)
+		snprintf(text, sizeof(text), "all %u live generations, the differential volume is full", live);
+	else
+		snprintf(text, sizeof(text), "what has changed is not known any more, the differential volume is full");
 	snap_event(vol, SNAPDIFF_EVENT_LOST, 0, ENOSPC, text);
 	return 0;
 }
@@ -240,8 +243,12 @@ int snap_gen_make_room(struct snap_volume *vol, bool last_resort)
 		snap_event(vol, SNAPDIFF_EVENT_FULL, 0, ENOSPC, NULL);
 	}
 	snap_store_summary(vol->store, &sum);
-	if (!sum.newest_live)
-		return -EAGAIN;
+	if (!sum.newest_live) {
+		/* The changed sets of lost generations and of bookmarks are all that is left. */
+		if (!last_resort || !sum.newest_kept)
+			return -EAGAIN;
+		return lose_all(vol, true) ? -EAGAIN : 0;
+	}
 	if (last_resort || policy != SNAPDIFF_ON_FULL_DROP_OLDEST) {
 		lose_all(vol, policy == SNAPDIFF_ON_FULL_FAIL);
 		return 0;

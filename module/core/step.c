@@ -155,6 +155,11 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 		sd_merge_free(s, st->merge, true);
 		st->merge = NULL;
 	}
+	if (!flags && st->freeze && !st->merge && s->alloc.avail < prepare_needs(s, true)) {
+		/* No room to write the table in memory: what a merge frees comes first. */
+		st->freeze = false;
+		sd_merge_begin(s, true, &st->merge);
+	}
 	if (s->alloc.avail < prepare_needs(s, st->freeze) || (!st->freeze && !st->merge && !st->grow_to))
 		goto out;
 	s->step = st;

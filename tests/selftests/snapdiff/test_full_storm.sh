@@ -6,6 +6,8 @@
 #
 # drop-oldest in the long run: given up in time, the oldest first, those in use last; and a storm of 10 GiB over a diff of 64 MiB.
 #
+# With 48 cuts what changed since the lost generations does not fit either: that is given up, too, and the store lives (without: it fails).
+#
 # STORM=MIB: another size of the storm.
 
 . "${BASH_SOURCE%/*}/lib.sh"
@@ -95,9 +97,9 @@ need null_disk fullp 512
 need null_disk fulld 64
 need works attach v /dev/fullp /dev/fulld --format --on-full drop-oldest
 works create v
-blow() { quiet storm write /dev/mapper/v "$storm_mib" 65536 8 7 24 v && blown=$out; }
+blow() { quiet storm write /dev/mapper/v "$storm_mib" 65536 8 7 48 v && blown=$out; }
 blown=
-ok "a storm of $storm_mib MiB with 24 cuts" blow
+ok "a storm of $storm_mib MiB with 48 cuts" blow
 printf '%s\n' "$blown" | sed 's/^/# /'
 echo "# $(states)"
 ok "the store has not failed" eval '! snapctl status v | grep -qi failed'
