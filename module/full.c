@@ -40,6 +40,22 @@
 
 /* ---- which -------------------------------------------------------------------------------------- */
 
+/* The oldest live generation from *@from on; *@from goes behind it, 0 at the end. */
+static bool next_live(struct snap_volume *vol, u32 *from, struct snap_gen *gen)
+{
+	while (*from && !snap_store_gen_next(vol->store, *from, gen)) {
+		*from = gen->number + 1;
+		if (gen->state == SNAPDIFF_GEN_LIVE)
+			return true;
+	}
+	return false;
+}
+
+static bool in_use(struct snap_volume *vol, const struct snap_gen *gen)
+{
+	return (gen->flags & SNAPDIFF_GEN_F_PINNED) || snap_virt_index(vol, gen->number) >= 0;
+}
+
 /* The live generations, oldest first; NULL: no memory or none. */
 static struct snap_gain *live_gens(struct snap_volume *vol, unsigned int *nr)
 {
@@ -48,9 +64,8 @@ static struct snap_gain *live_gens(struct snap_volume *vol, unsigned int *nr)
 	struct snap_gen gen;
 	u32 from = 1;
 
-	for (*nr = 0; from && !snap_store_gen_next(vol->store, from, &gen); from = gen.number + 1) {
-		if (gen.state != SNAPDIFF_GEN_LIVE)
-			continue;
+	*nr = 0;
+	while (next_live(vol, &from, &gen)) {
 		if (*nr == cap) {
 			struct snap_gain *more;
 
@@ -63,10 +78,7 @@ static struct snap_gain *live_gens(struct snap_volume *vol, unsigned int *nr)
 			if (!g)
 				return NULL;
 		}
-		g[(*nr)++] = (struct snap_gain){
-			.gen = gen.number,
-			.keep = (gen.flags & SNAPDIFF_GEN_F_PINNED) || snap_virt_index(vol, gen.number) >= 0,
-		};
+		g[(*nr)++] = (struct snap_gain){ .gen = gen.number, .keep = in_use(vol, &gen) };
 	}
 	return g;
 }
@@ -77,12 +89,9 @@ static u32 just_the_oldest(struct snap_volume *vol, bool whatever)
 	struct snap_gen gen;
 	u32 from = 1;
 
-	for (; from && !snap_store_gen_next(vol->store, from, &gen); from = gen.number + 1) {
-		if (gen.state != SNAPDIFF_GEN_LIVE)
-			continue;
-		if (whatever || (!(gen.flags & SNAPDIFF_GEN_F_PINNED) && snap_virt_index(vol, gen.number) < 0))
+	while (next_live(vol, &from, &gen))
+		if (whatever || !in_use(vol, &gen))
 			return gen.number;
-	}
 	return 0;
 }
 
@@ -173,8 +182,8 @@ static int lose_all(struct snap_volume *vol, bool unknown)
 	u32 from = 1;
 	int err;
 
-	for (; from && !snap_store_gen_next(vol->store, from, &gen); from = gen.number + 1)
-		live += gen.state == SNAPDIFF_GEN_LIVE;
+	while (next_live(vol, &from, &gen))
+		live++;
 	snap_store_summary(vol->store, &sum);
 	err = snap_store_lose_gens(vol, 1, sum.highest, unknown);
 	if (err)
@@ -194,8 +203,8 @@ static bool another_lives(struct snap_volume *vol, u32 gen)
 	struct snap_gen other;
 	u32 from = 1;
 
-	for (; from && !snap_store_gen_next(vol->store, from, &other); from = other.number + 1)
-		if (other.state == SNAPDIFF_GEN_LIVE && other.number != gen)
+	while (next_live(vol, &from, &other))
+		if (other.number != gen)
 			return true;
 	return false;
 }
