@@ -86,6 +86,16 @@ int snap_err_report(const struct snap_err *e)
 	return snap_err_exit(e->err);
 }
 
+int snap_report(int err, const char *text)
+{
+	struct snap_err e;
+
+	if (!err)
+		return SNAP_EXIT_OK;
+	snap_err_set(&e, err, NULL, "%s", text);
+	return snap_err_report(&e);
+}
+
 void snap_warn(const char *object, const char *fmt, ...)
 {
 	va_list ap;

@@ -69,6 +69,9 @@ int snap_err_exit(int err);
  */
 int snap_err_report(const struct snap_err *e);
 
+/** snap_report() - print "PROG: @text" when @err, a negative errno, is not 0. Return: the exit code for it. */
+int snap_report(int err, const char *text);
+
 /** snap_set_prog() - name before messages; default is program_invocation_short_name. */
 void snap_set_prog(const char *prog);
 const char *snap_prog(void);

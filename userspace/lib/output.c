@@ -488,6 +488,13 @@ int snap_out_row(struct snap_out *out)
 	return out->err;
 }
 
+int snap_out_json_row(json_t *row, void *out)
+{
+	snap_out_json(out, row);
+	json_decref(row);
+	return snap_out_row(out);
+}
+
 static void free_out(struct snap_out *out)
 {
 	size_t i;

@@ -76,6 +76,15 @@ void snap_out_uuid(struct snap_out *out, size_t col, const uint8_t uuid[16]);
 struct json_t;
 void snap_out_json(struct snap_out *out, const struct json_t *row);
 
+/**
+ * snap_out_json_row() - a row of an answer, printed
+ * @row: reference taken
+ * @out: struct snap_out
+ *
+ * Return: as snap_out_row().
+ */
+int snap_out_json_row(struct json_t *row, void *out);
+
 /** snap_out_row() - end the row. Return: 0, -ENOMEM, -EPIPE and the like when output fails. */
 int snap_out_row(struct snap_out *out);
 

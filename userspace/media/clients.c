@@ -280,6 +280,32 @@ int sm_clients_find(const char *dir, const uint8_t pin[SM_DIGEST], struct sm_reg
 
 /* ---- sessions ---- */
 
+#define HANDSHAKE_MS	10000
+
+struct who {
+	const char *dir;
+	struct sm_registered *client;
+	bool found;
+};
+
+static bool known(const uint8_t pin[SM_DIGEST], void *arg)
+{
+	struct who *w = arg;
+
+	w->found = !sm_clients_find(w->dir, pin, w->client, NULL);
+	return w->found;
+}
+
+int sm_clients_accept(const char *dir, const struct sm_key *key, struct sm_chan *chan, struct sm_registered *client, struct sm_err *e)
+{
+	struct who w = { .dir = dir, .client = client };
+	int err = sm_tls_accept(&chan->tls, chan->in, key, known, &w, HANDSHAKE_MS, e);
+
+	if (!err && !w.found)	/* cannot be: a handshake without a known key fails */
+		err = sm_fail(e, -EACCES, "no client");
+	return err;
+}
+
 int sm_clients_slot(const char *dir, const char *client, uint32_t max, struct sm_err *e)
 {
 	for (uint32_t i = 0; i < max; i++) {

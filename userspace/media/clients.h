@@ -11,6 +11,7 @@
 #ifndef SNAPMEDIA_CLIENTS_H
 #define SNAPMEDIA_CLIENTS_H
 
+#include "frame.h"
 #include "repo.h"
 #include "tls.h"
 
@@ -44,6 +45,8 @@ int sm_clients_remove(const char *dir, const char *name, struct sm_err *e);
 int sm_clients_get(const char *dir, const char *name, struct sm_registered *c, struct sm_err *e);
 /* sm_clients_find() - by pin; -ENOENT. An unreadable entry is passed over: it lets nobody in. */
 int sm_clients_find(const char *dir, const uint8_t pin[SM_DIGEST], struct sm_registered *c, struct sm_err *e);
+/* sm_clients_accept() - handshake of a server that has @key: only a client of @dir's comes in, *@client; as sm_tls_accept() */
+int sm_clients_accept(const char *dir, const struct sm_key *key, struct sm_chan *chan, struct sm_registered *client, struct sm_err *e);
 /* sm_clients_list() - by name, ascending; free() it */
 int sm_clients_list(const char *dir, struct sm_registered **v, size_t *nr, struct sm_err *e);
 

@@ -59,9 +59,6 @@ int order_volume(const json_t *order, char name[SNAP_VOLUME_BUF], struct sm_err 
 /* order_number() - a number from 1 on */
 int order_number(const json_t *order, const char *key, uint32_t *number, struct sm_err *e);
 
-/* report() - print an error, if there is one. Return: the exit status */
-int report(int err, const struct sm_err *e);
-
 extern const struct snap_cmd cmd_init, cmd_client, cmd_run;
 
 #endif

@@ -35,7 +35,7 @@ static int run_init(int argc, char **argv)
 	struct sm_err e = { 0 };
 	int rc = snap_opts(&cmd_init, opts, &argc, &argv);
 
-	return rc >= 0 ? rc : report(init(&e), &e);
+	return rc >= 0 ? rc : snap_report(init(&e), e.text);
 }
 
 const struct snap_cmd cmd_init = {
@@ -71,7 +71,7 @@ static int list(const char *dir, const struct snap_out_opts *oo)
 	int err = sm_clients_list(dir, &v, &nr, &e);
 
 	if (err)
-		return report(err, &e);
+		return snap_report(err, e.text);
 	if (snap_out_open(&out, "clients", SNAP_OUT_TABLE, cols, sizeof(cols) / sizeof(*cols), oo, &se)) {
 		free(v);
 		return snap_err_report(&se);
@@ -139,8 +139,8 @@ static int run_client(int argc, char **argv)
 	if (is_list)
 		return list(dir, &oo);
 	if (!strcmp(argv[0], "remove"))
-		return report(sm_clients_remove(dir, argv[1], &e), &e);
-	return report(put(dir, argv[1], &a, !strcmp(argv[0], "set"), &e), &e);
+		return snap_report(sm_clients_remove(dir, argv[1], &e), e.text);
+	return snap_report(put(dir, argv[1], &a, !strcmp(argv[0], "set"), &e), e.text);
 }
 
 const struct snap_cmd cmd_client = {

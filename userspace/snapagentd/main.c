@@ -75,7 +75,7 @@ static int run(int argc, char **argv)
 		return snap_usage_error("--max-sessions: at most 4096");
 	agent_path(a.dir, "agent");
 	signal(SIGPIPE, SIG_IGN);
-	return report(serve(&a, where, &e), &e);
+	return snap_report(serve(&a, where, &e), e.text);
 }
 
 int main(int argc, char **argv)

@@ -42,13 +42,3 @@ int agent_config(struct config *c, struct sm_err *e)
 	free(text);
 	return err;
 }
-
-int report(int err, const struct sm_err *e)
-{
-	struct snap_err se;
-
-	if (!err)
-		return 0;
-	snap_err_set(&se, err, "", "%s", e->text);
-	return snap_err_report(&se);
-}

@@ -271,7 +271,7 @@ static int pass(const char *only, bool dry)
 	int err = agent_config(&p.c, &e);
 
 	if (err)
-		return report(err, &e);
+		return snap_report(err, e.text);
 	if (snap_nl_open(&p.nl, &se)) {
 		config_free(&p.c);
 		return snap_err_report(&se);

@@ -10,37 +10,20 @@
 #include "agentd.h"
 
 #define SILENCE_MS	(15 * 60 * 1000)
-#define HANDSHAKE_MS	10000
-
-struct who {
-	struct agent *agent;
-	struct sm_registered client;
-	bool found;
-};
-
-static bool known(const uint8_t pin[SM_DIGEST], void *arg)
-{
-	struct who *w = arg;
-
-	w->found = !sm_clients_find(w->agent->dir, pin, &w->client, NULL);
-	return w->found;
-}
 
 static int greet(struct asker *a, struct sm_err *e)
 {
 	struct agent *agent = (struct agent *)a->service;
-	struct who w = { .agent = agent };
+	struct sm_registered client;
 	static const uint8_t no_repository[SM_UUID];
 	struct sm_wire_hello h;
 	struct sm_frame f;
-	int r = sm_tls_accept(&a->chan->tls, a->chan->in, agent->key, known, &w, HANDSHAKE_MS, e);
+	int r = sm_clients_accept(agent->dir, agent->key, a->chan, &client, e);
 
-	if (!r && !w.found)	/* cannot be: a handshake without a known key fails */
-		r = sm_fail(e, -EACCES, "no client");
 	if (r)
 		return r;
-	snprintf(a->client, sizeof(a->client), "%s", w.client.name);
-	if (w.client.max_sessions && (r = sm_clients_slot(agent->dir, a->client, w.client.max_sessions, e)) < 0)
+	snprintf(a->client, sizeof(a->client), "%s", client.name);
+	if (client.max_sessions && (r = sm_clients_slot(agent->dir, a->client, client.max_sessions, e)) < 0)
 		return r;
 	r = sm_chan_recv(a->chan, &f, e);
 	if (r <= 0)
@@ -48,7 +31,7 @@ static int greet(struct asker *a, struct sm_err *e)
 	r = sm_check_hello(&f, &h, e);
 	if (r)
 		return r;
-	a->roles = le32toh(h.roles) & w.client.roles;
+	a->roles = le32toh(h.roles) & client.roles;
 	return sm_send_hello(a->chan, a->roles, no_repository, e);
 }
 

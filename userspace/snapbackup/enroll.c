@@ -63,16 +63,12 @@ static int run(int argc, char **argv)
 		{ 0 }
 	};
 	struct sm_err e = { 0 };
-	struct snap_err se;
 	int rc = snap_opts(&cmd_enroll, opts, &argc, &argv), err;
 
 	if (rc >= 0)
 		return rc;
 	err = enroll(argv[0], pin, role ? role : agent ? "operator" : "backup", agent, &e);
-	if (!err)
-		return 0;
-	snap_err_set(&se, err, "", "%s", e.text);
-	return snap_err_report(&se);
+	return snap_report(err, e.text);
 }
 
 const struct snap_cmd cmd_enroll = {

@@ -130,8 +130,7 @@ static int backup(const struct arguments *a, struct backup_options *o, const cha
 {
 	struct image_options io = { a->image, a->base_image, a->uuid, a->gen_uuid, a->volume_name, a->gen, o->base, a->changes };
 	struct sm_err e = { 0 };
-	struct snap_err se;
-	int err = sm_dest_parse(a->dest, &o->dest, &e);
+	int rc, err = sm_dest_parse(a->dest, &o->dest, &e);
 
 	if (!err)
 		err = a->image ? source_image(&io, &o->source, &e) : source_volume(name, a->gen, &o->source, &e);
@@ -139,10 +138,8 @@ static int backup(const struct arguments *a, struct backup_options *o, const cha
 		err = backup_run(o, &e);
 		o->source->ops->close(o->source);
 	}
-	if (!err)
-		return 0;
-	snap_err_set(&se, err, "", "%s", e.text);
-	return err == BACKUP_AUDIT ? (snap_err_report(&se), EXIT_AUDIT) : snap_err_report(&se);
+	rc = snap_report(err, e.text);
+	return err == BACKUP_AUDIT ? EXIT_AUDIT : rc;
 }
 
 static int run(int argc, char **argv)

@@ -283,13 +283,6 @@ static const struct snap_col dest_cols[] = {
 	{ "name", "NAME", SNAP_COL_STRING }, { "address", "ADDRESS", SNAP_COL_STRING },
 };
 
-static int print_row(json_t *row, void *arg)
-{
-	snap_out_json(arg, row);
-	json_decref(row);
-	return snap_out_row(arg);
-}
-
 static int table(const struct remote *r, const char *verb, const struct snap_col *cols, size_t nr)
 {
 	struct snap_out_opts oo = { .json = r->json };
@@ -300,7 +293,7 @@ static int table(const struct remote *r, const char *verb, const struct snap_col
 
 	if (snap_out_open(&out, verb, SNAP_OUT_TABLE, cols, nr, &oo, &se))
 		return snap_err_report(&se);
-	err = sm_agent_order(r->host, order_of(verb), print_row, out, &e);
+	err = sm_agent_order(r->host, order_of(verb), snap_out_json_row, out, &e);
 	if (err) {
 		snap_out_abort(out);
 		return fail(r, err, &e);

@@ -19,15 +19,6 @@ static json_t *order_of(const char *verb, json_t *order)
 	return order;
 }
 
-static int show_row(json_t *row, void *arg)
-{
-	struct snap_out *out = arg;
-
-	snap_out_json(out, row);
-	json_decref(row);
-	return snap_out_row(out);
-}
-
 int remote_show(const char *verb, const char *name, struct snap_out *out, struct snap_err *se)
 {
 	json_t *o = json_object();
@@ -36,7 +27,7 @@ int remote_show(const char *verb, const char *name, struct snap_out *out, struct
 
 	if (name)
 		json_object_set_new(o, "volume", json_string(name));
-	err = sm_agent_order(snapctl_host, order_of(verb, o), show_row, out, &e);
+	err = sm_agent_order(snapctl_host, order_of(verb, o), snap_out_json_row, out, &e);
 	return err && e.text[0] ? from_agent(se, err, &e) : err ? snap_err_sys(se, err, NULL, "cannot write the output") : 0;
 }
 

@@ -67,7 +67,7 @@ static int print_list(struct sm_repo *r, const struct snap_out_opts *oo)
 	err = list(r, out, &e);
 	if (snap_out_close(out, &se) && !err)
 		return snap_err_report(&se);
-	return report(err, &e);
+	return snap_report(err, e.text);
 }
 
 static int put(struct sm_repo *r, const char *name, const struct arguments *a, bool replace, struct sm_err *e)
@@ -105,13 +105,13 @@ static int act(const char *verb, const char *name, const struct arguments *a, co
 	if (!err)
 		err = sm_repo_open(a->repo, &r, &e);
 	if (err)
-		return report(err, &e);
+		return snap_report(err, e.text);
 	if (!strcmp(verb, "list"))
 		rc = print_list(&r, oo);
 	else if (!strcmp(verb, "remove"))
-		rc = report(sm_clients_remove(r.path, name, &e), &e);
+		rc = snap_report(sm_clients_remove(r.path, name, &e), e.text);
 	else
-		rc = report(put(&r, name, a, !strcmp(verb, "set"), &e), &e);
+		rc = snap_report(put(&r, name, a, !strcmp(verb, "set"), &e), e.text);
 	sm_repo_close(&r);
 	return rc;
 }

@@ -118,7 +118,7 @@ static int run(int argc, char **argv)
 	if (parse_what(argv[argc - 1], &a, volume))
 		return snap_usage_error("export: VOLUME@N, or @N");
 	a.repo = repo_default(argc > 1 ? argv[0] : NULL);
-	return report(start(&a, &e), &e);
+	return snap_report(start(&a, &e), e.text);
 }
 
 const struct snap_cmd cmd_export = {

@@ -79,7 +79,7 @@ static int run(int argc, char **argv)
 		return snap_usage_error("--client: letters, digits, dot, dash, underscore");
 	fd = strcmp(argv[1], "-") ? open(argv[1], O_RDONLY | O_CLOEXEC) : 0;
 	if (fd < 0)
-		return report(sm_fail(&e, -errno, "%s: %s", argv[1], strerror(errno)), &e);
+		return snap_report(sm_fail(&e, -errno, "%s: %s", argv[1], strerror(errno)), e.text);
 	err = sm_become(NULL, argv[0], &e);
 	if (!err)
 		err = sm_repo_open(argv[0], &r, &e);
@@ -87,7 +87,7 @@ static int run(int argc, char **argv)
 		err = import(&r, fd, client, &e);
 		sm_repo_close(&r);
 	}
-	return report(err, &e);
+	return snap_report(err, e.text);
 }
 
 const struct snap_cmd cmd_import = {

@@ -7,7 +7,7 @@ static int run(int argc, char **argv)
 	struct sm_err e = { 0 };
 	int rc = snap_opts(&cmd_init, opts, &argc, &argv);
 
-	return rc >= 0 ? rc : report(sm_repo_init(argv[0], &e), &e);
+	return rc >= 0 ? rc : snap_report(sm_repo_init(argv[0], &e), e.text);
 }
 
 const struct snap_cmd cmd_init = {

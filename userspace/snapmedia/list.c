@@ -138,7 +138,7 @@ static int run_show(int argc, char **argv)
 	if (rc >= 0)
 		return rc;
 	json_object_set_new(o.json, "generation", json_integer(gen));
-	return report(order_send(&o, json ? print_json : print_text, NULL, &e), &e);
+	return snap_report(order_send(&o, json ? print_json : print_text, NULL, &e), e.text);
 }
 
 const struct snap_cmd cmd_show = {

@@ -3,16 +3,6 @@
 
 #include "verbs.h"
 
-int report(int err, const struct sm_err *e)
-{
-	struct snap_err se;
-
-	if (!err)
-		return 0;
-	snap_err_set(&se, err, "", "%s", e->text);
-	return snap_err_report(&se);
-}
-
 const char *repo_default(const char *path)
 {
 	const char *env = getenv("SNAPMEDIA_REPO");

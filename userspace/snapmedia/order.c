@@ -63,15 +63,6 @@ int order_send(struct order *o, int (*row)(json_t *, void *), void *arg, struct 
 	return err;
 }
 
-static int print_row(json_t *row, void *arg)
-{
-	struct snap_out *out = arg;
-
-	snap_out_json(out, row);
-	json_decref(row);
-	return snap_out_row(out);
-}
-
 int order_table(struct order *o, const char *list, const struct snap_col *cols, size_t nr, const struct snap_out_opts *oo)
 {
 	struct snap_err se = SNAP_ERR_INIT;
@@ -83,8 +74,8 @@ int order_table(struct order *o, const char *list, const struct snap_col *cols, 
 		json_decref(o->json);
 		return snap_err_report(&se);
 	}
-	err = order_send(o, print_row, out, &e);
+	err = order_send(o, snap_out_json_row, out, &e);
 	if (snap_out_close(out, &se) && !err)
 		return snap_err_report(&se);
-	return report(err, &e);
+	return snap_report(err, e.text);
 }

@@ -477,7 +477,7 @@ static int run(int argc, char **argv)
 		if (!err)
 			printf("%llu generations %s, %llu were there\n", (unsigned long long)c.copied, c.dry_run ? "would go" : "sent",
 			       (unsigned long long)c.was_there);
-		rc = report(err, &e);
+		rc = snap_report(err, e.text);
 	}
 	free(c.buf);
 	return rc;

@@ -7,9 +7,6 @@
 
 extern const struct snap_cmd cmd_init, cmd_list, cmd_show, cmd_verify, cmd_import, cmd_replicate, cmd_client, cmd_du, cmd_export, cmd_reindex, cmd_fsck, cmd_prune, cmd_gc, cmd_lock, cmd_unlock;
 
-/* report() - print why, and the exit code for it */
-int report(int err, const struct sm_err *e);
-
 /* repo_default() - @path, or $SNAPMEDIA_REPO, or /var/lib/snapmedia */
 const char *repo_default(const char *path);
 

@@ -53,7 +53,7 @@ static int act(struct order *o, bool json)
 	int err = order_send(o, take_row, &t, &e);
 
 	if (err)
-		return report(err, &e);
+		return snap_report(err, e.text);
 	print(&t, json);
 	return t.n[NR_COUNTS - 1] ? SNAP_EXIT_IO : 0;
 }

@@ -60,7 +60,6 @@ static int run(int argc, char **argv)
 		{ "user", 'u', SNAP_OPT_STRING, "NAME", &user, "who is to serve it; needs root" }, { 0 }
 	};
 	struct sm_err e = { 0 };
-	struct snap_err se;
 	int rc = snap_opts(&cmd_init, opts, &argc, &argv), err;
 
 	if (rc >= 0)
@@ -68,10 +67,7 @@ static int run(int argc, char **argv)
 	err = user ? make_for(user, argv[0], &e) : 0;
 	if (!err)
 		err = init(argv[0], &e);
-	if (!err)
-		return 0;
-	snap_err_set(&se, err, "", "%s", e.text);
-	return snap_err_report(&se);
+	return snap_report(err, e.text);
 }
 
 const struct snap_cmd cmd_init = {

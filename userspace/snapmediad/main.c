@@ -59,7 +59,6 @@ static int open_repo(struct daemon *d, const char *path, const char *user, struc
 static int serve(struct daemon *d, const char *path, const char *user, bool use_stdio, const char *where, const char *http)
 {
 	struct sm_err e = { 0 };
-	struct snap_err se;
 	int rc = -1, err = open_repo(d, path, user, &e);
 
 	if (!err && use_stdio) {
@@ -77,10 +76,7 @@ static int serve(struct daemon *d, const char *path, const char *user, bool use_
 	}
 	sm_key_free(d->key);
 	sm_repo_close(&d->repo);
-	if (rc >= 0 || !err)
-		return rc >= 0 ? rc : 0;
-	snap_err_set(&se, err, "", "%s", e.text);
-	return snap_err_report(&se);
+	return rc >= 0 ? rc : snap_report(err, e.text);
 }
 
 static int run(int argc, char **argv)

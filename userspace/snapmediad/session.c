@@ -18,59 +18,40 @@
 #include "daemon.h"
 
 #define SILENCE_MS	(15 * 60 * 1000)
-#define HANDSHAKE_MS	10000
 
-struct who {
-	struct daemon *d;
-	struct sm_registered client;
-	bool found;
-};
-
-static bool known(const uint8_t pin[SM_DIGEST], void *arg)
-{
-	struct who *w = arg;
-
-	w->found = !sm_clients_find(w->d->repo.path, pin, &w->client, NULL);
-	return w->found;
-}
-
-/* Limits of a registered client, whichever way it came. @w->found: it has an entry. */
-static int admit(struct daemon *d, const struct who *w, struct sm_identity *id, struct sm_err *e)
+/* Limits of a registered client, whichever way it came. */
+static int admit(struct daemon *d, const struct sm_registered *client, struct sm_identity *id, struct sm_err *e)
 {
 	int slot;
 
-	if (!w->found)
+	snprintf(id->client, sizeof(id->client), "%s", client->name);
+	id->quota = client->quota;
+	if (!client->max_sessions)
 		return 0;
-	snprintf(id->client, sizeof(id->client), "%s", w->client.name);
-	id->quota = w->client.quota;
-	if (!w->client.max_sessions)
-		return 0;
-	slot = sm_clients_slot(d->repo.path, w->client.name, w->client.max_sessions, e);
+	slot = sm_clients_slot(d->repo.path, client->name, client->max_sessions, e);
 	return slot < 0 ? slot : 0;
 }
 
 static int greet(struct daemon *d, struct sm_chan *c, bool tls, struct sm_identity *id, struct sm_err *e)
 {
-	struct who w = { .d = d };
-	int err = 0;
+	struct sm_registered client;
+	int err;
 
 	*id = d->id;
 	if (tls) {
 		id->roles = 0;
-		err = sm_tls_accept(&c->tls, c->in, d->key, known, &w, HANDSHAKE_MS, e);
-		if (!err && !w.found)	/* cannot be: a handshake without a known key fails */
-			err = sm_fail(e, -EACCES, "no client");
+		err = sm_clients_accept(d->repo.path, d->key, c, &client, e);
 		if (!err)
-			id->roles = w.client.roles;
+			id->roles = client.roles;
 	} else {
 		/* By name: what its entry does not allow the command line cannot give. */
-		err = sm_clients_get(d->repo.path, id->client, &w.client, e);
-		w.found = !err;
-		if (w.found)
-			id->roles &= w.client.roles;
-		err = err == -ENOENT ? 0 : err;
+		err = sm_clients_get(d->repo.path, id->client, &client, e);
+		if (err == -ENOENT)
+			return 0;
+		if (!err)
+			id->roles &= client.roles;
 	}
-	return err ? err : admit(d, &w, id, e);
+	return err ? err : admit(d, &client, id, e);
 }
 
 /* A session needs the repository's directories, and of what it is told who may come. Not the keys. */

@@ -107,7 +107,6 @@ static int run(int argc, char **argv)
 		{ 0 }
 	};
 	struct sm_err e = { 0 };
-	struct snap_err se;
 	int rc = snap_opts(&cmd, opts, &argc, &argv), err;
 
 	if (rc >= 0)
@@ -128,10 +127,7 @@ static int run(int argc, char **argv)
 		err = list ? list_generations(&o, &e) : restore(&o, &e);
 	free((void *)o.chain);
 	free(o.ranges);
-	if (!err)
-		return 0;
-	snap_err_set(&se, err, "", "%s", e.text);
-	return snap_err_report(&se);
+	return snap_report(err, e.text);
 }
 
 int main(int argc, char **argv)
