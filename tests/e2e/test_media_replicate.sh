@@ -87,14 +87,25 @@ cut() {
 	[ "$sent" -lt 50000000 ] && [ "$sent" -gt 1000000 ] && same "$W/d" 7
 }
 
-refused_ones() {	# damage here does not get there
+refused_ones() {	# damage here does not get there, and does not keep the rest from getting there
 	local pack
 
-	snapmedia init "$W/e" || return 1
+	snapmedia init "$W/e" && cp "$W/g7" "$W/g8" && printf 'Y' | dd of="$W/g8" bs=1 seek=50000000 conv=notrunc status=none || return 1
+	U=6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c077 back 8 7 || return 1
 	pack=$(find "$W/a/objects" -name '*.pack' -size +20M | head -1)
 	printf 'X' | dd of="$pack" bs=1 seek=500000 conv=notrunc status=none
 	! snapmedia replicate "$W/a" --volume 6d1b3c52-0f7e-4d55-9a0c-51b3f8a2c077 --to "$W/e" && [ -z "$(snapmedia list "$W/e" --noheadings)" ] &&
-		refused 1 "to is needed" snapmedia replicate "$W/a"
+		refused 1 "to is needed" snapmedia replicate "$W/a" || return 1
+	refused 6 "2 generations are damaged here" snapmedia replicate "$W/a" --to "$W/e" >"$W/said" || return 1
+	cat "$W/said"
+	grep -q "disk@7: not sent: .*damaged" "$W/said" && grep -q "disk@8: not sent: .*damaged" "$W/said" && grep -q "^2 generations sent" "$W/said" &&
+		same "$W/e" 5 6 || return 1
+	# over the wire
+	PIN=$(snapmediad init "$W/f") && start "$W/f" --listen $HOST:0 && enroll "$W/f" copier2 backup || return 1
+	refused 6 "2 generations are damaged here" as copier2 snapmedia replicate "$W/a" --to $HOST:$PORT >"$W/said" || { stop; return 1; }
+	stop
+	cat "$W/said"
+	grep -q "^2 generations sent" "$W/said" && same "$W/f" 5 6
 }
 
 ip link set lo up
@@ -104,4 +115,4 @@ ok "over TLS: the same generations, by the same hashes" over_tls
 ok "only what is missing" only_what_is_missing
 ok "parents that are gone" parents_gone
 ok "cut and taken up" cut
-ok "damage is not passed on" refused_ones
+ok "damage is not passed on, the rest is" refused_ones

@@ -215,6 +215,8 @@ int sm_client_open(struct sm_client *c, const struct sm_gen_info *info, const st
 	while (!(err = expect(c, &f, e))) {
 		if (f.type == SM_OPENED)
 			return take_opened(c, &f, receipt, e);
+		if (f.type == SM_ACK)	/* of an upload before that was left */
+			continue;
 		if (f.type != SM_HAVE_DATA && f.type != SM_HAVE_ZERO)
 			return unexpected(c, &f, e);
 		err = take_have(&f, info->size, have, arg, e);

@@ -121,8 +121,13 @@ static int do_open(struct server *s, const struct sm_frame *f, struct sm_err *e)
 		return err;
 	if (!(s->roles & SM_ROLE_BACKUP))
 		return sm_fail(e, -EACCES, "this client may not back up");
-	if (s->upload)
-		return sm_fail(e, -EPROTO, "an upload is open already");
+	if (s->upload) {	/* not to be committed now: the sender cannot read the rest */
+		err = sm_upload_sync(s->upload, e);
+		sm_upload_close(s->upload);
+		s->upload = NULL;
+		if (err)
+			return err;
+	}
 	err = sm_upload_open(s->repo, s->id->client, &info, &s->upload, &receipt, e);
 	if (!err && s->id->quota)
 		err = sm_upload_limit(s->upload, s->id->quota, e);

@@ -10,7 +10,8 @@
  *	the parent is in neither place any more		the whole image, as a full backup (whose hash is new)
  *
  * It is a client's session like any other: the receiver checks every frame and the sum of them, publishes at once or not at all, and says
- * what it has of a transfer that was cut. Each record was checked against its digest when it was read here.
+ * what it has of a transfer that was cut. Each record was checked against its digest when it was read here. A generation that is damaged here is
+ * left out, and said to be; what builds on it is tried as a whole, and left out when it needs the damaged part.
  */
 #include <errno.h>
 #include <signal.h>
@@ -43,7 +44,7 @@ struct copy {
 	bool dry_run;
 	struct sm_spill there, packs, have;	/* of the volume; of the volume; of the generation */
 	uint8_t *buf;				/* SM_DATA_ROOM(1, SM_SEND_RAW) and SM_MAX_PAYLOAD */
-	uint64_t sent, copied, was_there;
+	uint64_t sent, copied, was_there, damaged;
 };
 
 static const struct there *find_there(const struct copy *c, const uint8_t *uuid, const uint8_t *hash)
@@ -361,6 +362,13 @@ static int one(struct copy *c, const struct sm_generations *all, const struct sm
 	return 0;
 }
 
+static int left_out(struct copy *c, const struct sm_generation *g, struct sm_err *e)
+{
+	fprintf(stderr, "%s: %s@%u: not sent: %s\n", snap_prog(), g->manifest.info.volume_name, g->manifest.info.number, e->text);
+	c->damaged++;
+	return 0;
+}
+
 static int by_sequence(const void *a, const void *b)
 {
 	const struct sm_generation *const *x = a, *const *y = b;
@@ -385,8 +393,11 @@ static int all_of(struct copy *c, const char *vid, const struct sm_generations *
 	err = c->repo.store->ops->list(c->repo.store, prefix, note_pack, &a, e);
 	if (!err)
 		err = sm_client_list(&c->to, uuid, 0, listed, c, e);
-	for (size_t i = 0; !err && i < g->nr; i++)
+	for (size_t i = 0; !err && i < g->nr; i++) {
 		err = one(c, g, order[i], e);
+		if (err == -EUCLEAN || err == -EIO)
+			err = left_out(c, order[i], e);
+	}
 	free(order);
 	return err;
 }
@@ -477,6 +488,8 @@ static int run(int argc, char **argv)
 		if (!err)
 			printf("%llu generations %s, %llu were there\n", (unsigned long long)c.copied, c.dry_run ? "would go" : "sent",
 			       (unsigned long long)c.was_there);
+		if (!err && c.damaged)
+			err = sm_fail(&e, -EUCLEAN, "%llu generations are damaged here and were not sent", (unsigned long long)c.damaged);
 		rc = snap_report(err, e.text);
 	}
 	free(c.buf);
