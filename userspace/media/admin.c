@@ -229,7 +229,7 @@ static void on_tick(void *arg)
 static int verify_volume(struct job *j, enum sm_verify_mode mode, uint32_t sample)
 {
 	struct verifying x = { .j = j };
-	struct sm_verify v = { .mode = mode, .sample = sample, .keep = mode != SM_VERIFY_STRUCTURE, .report = on_problem,
+	struct sm_verify v = { .mode = mode, .sample = sample, .keep = mode != SM_VERIFY_STRUCTURE, .key = j->a->key, .report = on_problem,
 			       .tick = on_tick, .arg = &x };
 	struct sm_generations g = { .nr = 0 };
 	int err = sm_volume_verify(j->r, j->vid, &v, j->e);
@@ -248,6 +248,7 @@ static int verify_volume(struct job *j, enum sm_verify_mode mode, uint32_t sampl
 	put(o, "maps", v.maps);
 	put(o, "orphans", v.orphans);
 	put(o, "released", v.released);
+	put(o, "opened", v.opened);
 	put(o, "errors", v.errors);
 	return j->a->row(o, j->a->arg);
 }

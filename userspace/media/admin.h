@@ -19,10 +19,13 @@
 
 #include "repo.h"
 
+struct sm_secret;
+
 struct sm_admin {
 	int (*row)(json_t *row, void *arg);	/* takes it; not zero ends the order */
 	void (*tick)(void *arg);		/* now and then during long work; may be NULL */
 	void *arg;
+	const struct sm_secret *key;		/* verify: open what is encrypted with it, too; NULL over a network: it is nobody's but ours */
 };
 
 /* sm_admin_roles() - the roles of which one is needed; 0: no such verb */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "extent.h"
+#include "seal.h"
 
 #include <errno.h>
 #include <string.h>
@@ -46,7 +46,8 @@ int sm_data_parse(const void *payload, size_t len, uint64_t volume_size, bool he
 	d->digest = h->digest;
 	if (!d->nr || d->nr > SM_MAX_EXTENTS || !d->raw_length || d->raw_length > SM_MAX_RAW)
 		return sm_fail(e, -EPROTO, "data frame of %u extents and %u bytes", d->nr, d->raw_length);
-	if (d->codec > SM_CODEC_ZSTD || (d->codec == SM_CODEC_NONE && d->stored_length != d->raw_length))
+	if (d->codec > SM_CODEC_SEALED || (d->codec == SM_CODEC_NONE && d->stored_length != d->raw_length) ||
+	    (d->codec == SM_CODEC_SEALED && (d->stored_length <= SM_SEAL_ROOM || d->stored_length > d->raw_length + SM_SEAL_ROOM)))
 		return sm_fail(e, -EPROTO, "data frame with codec %u, %u stored for %u bytes", d->codec,
 			       d->stored_length, d->raw_length);
 	d->head_length = sizeof(*h) + d->nr * sizeof(struct sm_wire_extent);
@@ -79,23 +80,40 @@ int sm_zero_parse(const void *payload, size_t len, uint64_t volume_size, const s
 	return check_extents(*x, *nr, volume_size, &total, e);
 }
 
-int sm_data_unpack(const struct sm_data *d, uint8_t *raw, struct sm_err *e)
+int sm_data_inflate(const struct sm_data *d, uint8_t *raw, struct sm_err *e)
+{
+	size_t n = d->stored_length;
+
+	if (d->codec == SM_CODEC_ZSTD)
+		n = ZSTD_decompress(raw, d->raw_length, d->stored, d->stored_length);
+	if (d->codec > SM_CODEC_ZSTD || ZSTD_isError(n) || n != d->raw_length)
+		return sm_fail(e, -EPROTO, "data frame does not decompress to its %u bytes", d->raw_length);
+	if (d->codec == SM_CODEC_NONE)
+		memcpy(raw, d->stored, d->raw_length);
+	return 0;
+}
+
+static int check_digest(const struct sm_data *d, const uint8_t *bytes, uint32_t len, struct sm_err *e)
 {
 	uint8_t digest[SM_DIGEST];
 
-	if (d->codec == SM_CODEC_NONE) {
-		memcpy(raw, d->stored, d->raw_length);
-	} else {
-		size_t n = ZSTD_decompress(raw, d->raw_length, d->stored, d->stored_length);
-
-		if (ZSTD_isError(n) || n != d->raw_length)
-			return sm_fail(e, -EPROTO, "data frame does not decompress to its %u bytes", d->raw_length);
-	}
-	sm_sha256(raw, d->raw_length, digest);
+	sm_sha256(bytes, len, digest);
 	if (memcmp(digest, d->digest, SM_DIGEST))
 		return sm_fail(e, -EPROTO, "data frame at offset %llu: digest wrong",
 			       (unsigned long long)le64toh(d->extents[0].offset));
 	return 0;
+}
+
+int sm_data_unpack(const struct sm_data *d, uint8_t *raw, struct sm_err *e)
+{
+	int err = sm_data_inflate(d, raw, e);
+
+	return err ? err : check_digest(d, raw, d->raw_length, e);
+}
+
+int sm_data_check(const struct sm_data *d, uint8_t *raw, struct sm_err *e)
+{
+	return d->codec == SM_CODEC_SEALED ? check_digest(d, d->stored, d->stored_length, e) : sm_data_unpack(d, raw, e);
 }
 
 void sm_data_leaf(const struct sm_data *d, uint8_t leaf[SM_DIGEST])

@@ -19,6 +19,7 @@
 enum sm_codec {
 	SM_CODEC_NONE = 0,
 	SM_CODEC_ZSTD = 1,
+	SM_CODEC_SEALED = 2,	/* encrypted by the client: seal.h */
 };
 
 struct sm_wire_extent {
@@ -32,7 +33,7 @@ struct sm_wire_data {
 	uint32_t stored_length;
 	uint8_t codec;
 	uint8_t reserved[3];
-	uint8_t digest[SM_DIGEST];	/* SHA-256 of the raw bytes */
+	uint8_t digest[SM_DIGEST];	/* SHA-256 of the raw bytes; of the stored ones when they are sealed */
 	/* struct sm_wire_extent[nr_extents], then stored_length bytes */
 } __attribute__((packed));
 _Static_assert(sizeof(struct sm_wire_data) == 48, "data head");
@@ -79,6 +80,18 @@ int sm_zero_parse(const void *payload, size_t len, uint64_t volume_size, const s
  * @raw: SM_MAX_RAW bytes; exactly d->raw_length are written, never more
  */
 int sm_data_unpack(const struct sm_data *d, uint8_t *raw, struct sm_err *e);
+
+/*
+ * sm_data_check() - all that can be checked without a key; @raw as above, its content is only that of what is not sealed
+ * sm_data_inflate() - sm_data_unpack() without the digest: for bytes that something else vouches for
+ */
+int sm_data_check(const struct sm_data *d, uint8_t *raw, struct sm_err *e);
+int sm_data_inflate(const struct sm_data *d, uint8_t *raw, struct sm_err *e);
+
+static inline const struct sm_wire_data *sm_data_head(const struct sm_data *d)
+{
+	return (const struct sm_wire_data *)d->extents - 1;
+}
 
 /* sm_data_leaf() - what stands for a DATA frame in the map hash: independent of the codec */
 void sm_data_leaf(const struct sm_data *d, uint8_t leaf[SM_DIGEST]);

@@ -119,7 +119,7 @@ static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm
 	int err;
 
 	if ((err = sm_data_parse(f->payload, f->length, in->size, false, &d, e)) ||
-	    (err = sm_data_unpack(&d, in->raw, e)) || (err = note_ranges(in, d.extents, d.nr, e)))
+	    (err = in->opener ? sm_data_open(&d, in->opener, in->raw, e) : sm_data_check(&d, in->raw, e)) || (err = note_ranges(in, d.extents, d.nr, e)))
 		return err;
 	sm_data_leaf(&d, leaf);
 	if (sm_map_hash_data(&in->map, le64toh(d.extents[0].offset), leaf))
@@ -127,7 +127,7 @@ static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm
 	in->data_bytes += d.raw_length;
 	out->nr = d.nr;
 	out->extents = d.extents;
-	out->raw = in->raw;
+	out->raw = in->opener || d.codec != SM_CODEC_SEALED ? in->raw : NULL;
 	return 1;
 }
 

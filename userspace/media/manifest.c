@@ -69,13 +69,18 @@ int sm_json_uuid(const json_t *o, const char *key, uint8_t uuid[SM_UUID], struct
 	return 0;
 }
 
-int sm_json_digest(const json_t *o, const char *key, uint8_t digest[SM_DIGEST], struct sm_err *e)
+int sm_json_hex(const json_t *o, const char *key, uint8_t *data, size_t len, struct sm_err *e)
 {
 	const char *t = json_string_value(json_object_get(o, key));
 
-	if (!t || sm_unhex(t, digest, SM_DIGEST))
-		return sm_fail(e, -EPROTO, "\"%s\" is not a SHA-256 digest", key);
+	if (!t || sm_unhex(t, data, len))
+		return sm_fail(e, -EPROTO, "\"%s\" is not %zu bytes in hexadecimal", key, len);
 	return 0;
+}
+
+int sm_json_digest(const json_t *o, const char *key, uint8_t digest[SM_DIGEST], struct sm_err *e)
+{
+	return sm_json_hex(o, key, digest, SM_DIGEST, e) ? sm_fail(e, -EPROTO, "\"%s\" is not a SHA-256 digest", key) : 0;
 }
 
 int sm_json_set_text(json_t *o, const char *key, const char *text)
@@ -132,7 +137,8 @@ json_t *sm_gen_info_json(const struct sm_gen_info *g)
 	      set_u64(o, "change_bytes", g->bytes) |
 	      sm_json_set_hex(o, "change_digest", g->change_digest, SM_DIGEST) |
 	      sm_json_set_text(o, "volume_name", g->volume_name) |
-	      sm_json_set_text(o, "label", g->label);
+	      sm_json_set_text(o, "label", g->label) |
+	      (g->sealed ? sm_json_set_hex(o, "seal_key", g->seal_id, SM_SECRET_ID) : 0);
 	if (bad) {
 		json_decref(o);
 		return NULL;
@@ -162,6 +168,9 @@ int sm_gen_info_parse(const json_t *o, struct sm_gen_info *g, struct sm_err *e)
 	g->has_parent = !json_is_null(json_object_get(o, "parent"));
 	if (g->has_parent && (err = sm_json_digest(o, "parent", g->parent, e)))
 		return err;
+	g->sealed = json_object_get(o, "seal_key");
+	if (g->sealed && (err = sm_json_hex(o, "seal_key", g->seal_id, SM_SECRET_ID, e)))
+		return err;
 	if (!number || !g->size)
 		return sm_fail(e, -EPROTO, "generation 0, or a volume of no size");
 	if (!g->has_parent && (g->bytes != g->size || g->extents != 1))
@@ -180,7 +189,8 @@ char *sm_manifest_text(const struct sm_manifest *m)
 	if (!json_object_set_new(o, "format", json_string(FORMAT)) && !set_u64(o, "version", VERSION) &&
 	    !set_u64(o, "frames", m->frames) && !set_u64(o, "data_bytes", m->data_bytes) &&
 	    !set_u64(o, "zero_bytes", m->zero_bytes) && !sm_json_set_hex(o, "map_hash", m->map_hash, SM_DIGEST) &&
-	    !sm_json_set_text(o, "tool", m->tool))
+	    !sm_json_set_text(o, "tool", m->tool) &&
+	    (!m->info.sealed || !sm_json_set_hex(o, "seal_tag", m->seal_tag, SM_DIGEST)))
 		text = sm_json_canonical(o);
 	json_decref(o);
 	return text;
@@ -202,7 +212,8 @@ static int parse_members(const json_t *o, struct sm_manifest *m, struct sm_err *
 	    (err = sm_json_u64(o, "frames", INT64_MAX, &m->frames, e)) ||
 	    (err = sm_json_u64(o, "data_bytes", INT64_MAX, &m->data_bytes, e)) ||
 	    (err = sm_json_u64(o, "zero_bytes", INT64_MAX, &m->zero_bytes, e)) ||
-	    (err = sm_json_digest(o, "map_hash", m->map_hash, e)))
+	    (err = sm_json_digest(o, "map_hash", m->map_hash, e)) ||
+	    (m->info.sealed && (err = sm_json_digest(o, "seal_tag", m->seal_tag, e))))
 		return err;
 	return sm_json_text(o, "tool", m->tool, sizeof(m->tool), e);
 }

@@ -13,6 +13,7 @@
 
 #define SM_MANIFEST_MAX		(32u << 10)
 #define SM_NAME_MAX		128u		/* with NUL */
+#define SM_SECRET_ID		8u		/* of an encryption key (seal.h) */
 #define SM_SIZE_MAX		(1ull << 53)	/* bytes of a volume, 8 PiB: bounds what one extent can cost */
 
 /* What OPEN announces and the manifest repeats. */
@@ -28,6 +29,8 @@ struct sm_gen_info {
 	uint8_t change_digest[SM_DIGEST];	/* range hash of the change list */
 	char volume_name[SM_NAME_MAX];
 	char label[SM_NAME_MAX];
+	bool sealed;			/* encrypted by the client */
+	uint8_t seal_id[SM_SECRET_ID];	/* then: with which key */
 };
 
 struct sm_manifest {
@@ -36,6 +39,7 @@ struct sm_manifest {
 	uint64_t data_bytes, zero_bytes;
 	uint8_t map_hash[SM_DIGEST];
 	char tool[64];
+	uint8_t seal_tag[SM_DIGEST];	/* sealed: by which who has the key knows all of this again */
 };
 
 /* All return text or objects that the caller frees (free(), json_decref()), NULL when out of memory. */
@@ -53,6 +57,7 @@ int sm_manifest_parse(const char *text, size_t len, struct sm_manifest *m, struc
 int sm_json_u64(const json_t *o, const char *key, uint64_t max, uint64_t *v, struct sm_err *e);
 int sm_json_text(const json_t *o, const char *key, char *buf, size_t size, struct sm_err *e);
 int sm_json_uuid(const json_t *o, const char *key, uint8_t uuid[SM_UUID], struct sm_err *e);
+int sm_json_hex(const json_t *o, const char *key, uint8_t *data, size_t len, struct sm_err *e);
 int sm_json_digest(const json_t *o, const char *key, uint8_t digest[SM_DIGEST], struct sm_err *e);
 /* sm_json_set_text() - bytes that are not UTF-8 become '?' */
 int sm_json_set_text(json_t *o, const char *key, const char *text);

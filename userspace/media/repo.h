@@ -167,6 +167,7 @@ int sm_repo_expire_uploads(struct sm_repo *r, uint64_t seconds, struct sm_err *e
 /* ---- reading ---- */
 
 struct sm_image;
+struct sm_secret;
 
 struct sm_image_piece {
 	uint64_t offset, length;	/* bytes */
@@ -186,6 +187,11 @@ struct sm_image_piece {
 int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_image **img, struct sm_err *e);
 int sm_image_next(struct sm_image *img, struct sm_image_piece *p, struct sm_err *e);
 void sm_image_close(struct sm_image *img);
+/*
+ * sm_image_unseal() - open encrypted data with this key, which must stay; before the first byte is read. Without it they are -EACCES.
+ * Checks the manifest: sm_unseal_manifest(). @k NULL: is none needed?
+ */
+int sm_image_unseal(struct sm_image *img, const struct sm_generation *g, const struct sm_secret *k, struct sm_err *e);
 /* sm_image_seek() - sm_image_next() goes on at @offset, a multiple of SM_BLOCK inside the image */
 int sm_image_seek(struct sm_image *img, uint64_t offset, struct sm_err *e);
 /* sm_image_read() - any range inside the image, checked as above; sequential reads cost no searching */
@@ -225,7 +231,8 @@ struct sm_verify {
 	enum sm_verify_mode mode;
 	uint32_t sample;	/* of SM_SAMPLE_ALL */
 	bool keep;		/* note the result for sm_verified_load() */
-	uint64_t volumes, generations, packs, records, bytes, maps, orphans, released;
+	const struct sm_secret *key;	/* open what is encrypted, too; NULL: only its stored bytes are checked */
+	uint64_t volumes, generations, packs, records, bytes, maps, orphans, released, opened;
 	uint64_t errors;
 	/* Called for each thing found wrong; may be NULL. */
 	void (*report)(const char *what, void *arg);

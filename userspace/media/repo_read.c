@@ -16,6 +16,7 @@
 
 #include "frame.h"
 #include "pack.h"
+#include "seal.h"
 #include "upload_internal.h"
 
 #define RECORD_CACHE	(48ull << 20)	/* bytes, raw and payload */
@@ -52,6 +53,7 @@ struct sm_image {
 	uint64_t cached, clock;
 	struct sm_image_piece read;	/* of sm_image_read(): what the last sm_image_next() gave */
 	bool has_read;
+	struct sm_opener opener;
 	int lock;			/* shared: nobody deletes it meanwhile; -1: a repository that cannot be written */
 };
 
@@ -110,6 +112,15 @@ int sm_image_open(struct sm_repo *r, const struct sm_generation *g, struct sm_im
 	}
 	*out = img;
 	return 0;
+}
+
+int sm_image_unseal(struct sm_image *img, const struct sm_generation *g, const struct sm_secret *k, struct sm_err *e)
+{
+	int err = sm_unseal_manifest(k, &g->manifest, e);
+
+	img->opener = (struct sm_opener){ .k = k, .strict = k };
+	memcpy(img->opener.volume, g->manifest.info.volume, SM_UUID);
+	return err;
 }
 
 static void drop_record(struct sm_image *img, uint32_t i)
@@ -239,7 +250,7 @@ static int get_record(struct sm_image *img, const uint8_t id[SM_DIGEST], uint32_
 	err = load_record(img, &fresh, e);
 	if (!err) {
 		fresh.raw = malloc(fresh.d.raw_length);
-		err = fresh.raw ? sm_data_unpack(&fresh.d, fresh.raw, e) : sm_fail(e, -ENOMEM, "no memory");
+		err = fresh.raw ? sm_data_open(&fresh.d, &img->opener, fresh.raw, e) : sm_fail(e, -ENOMEM, "no memory");
 	}
 	if (err) {
 		free(fresh.payload);

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "frame.h"
+#include "seal.h"
 
 #define OPEN_MAX	(64u << 10)
 #define SPACE_RESERVE	(16ull << 20)	/* never filled by uploads */
@@ -259,6 +260,16 @@ static int check_total(struct sm_upload *u, uint64_t more, struct sm_err *e)
 		       (unsigned long long)u->info.bytes);
 }
 
+/* What an increment on it, or who restores, would find out too late. */
+static int check_seal(const struct sm_upload *u, const struct sm_data *d, struct sm_err *e)
+{
+	const struct sm_wire_seal *h = sm_data_seal(d);
+
+	if (!u->info.sealed != !h || (h && (memcmp(h->id, u->info.seal_id, SM_SECRET_ID) || memcmp(h->generation, u->info.uuid, SM_UUID))))
+		return sm_fail(e, -EPROTO, "data frame encrypted otherwise than was announced");
+	return 0;
+}
+
 int sm_upload_append(struct sm_upload *u, uint16_t type, const void *payload, size_t len, struct sm_err *e)
 {
 	const struct sm_wire_extent *w = NULL;
@@ -271,7 +282,9 @@ int sm_upload_append(struct sm_upload *u, uint16_t type, const void *payload, si
 	if (type == SM_DATA) {
 		err = sm_data_parse(payload, len, u->info.size, false, &d, e);
 		if (!err)
-			err = sm_data_unpack(&d, u->raw, e);
+			err = check_seal(u, &d, e);
+		if (!err)
+			err = sm_data_check(&d, u->raw, e);
 	} else {
 		err = sm_zero_parse(payload, len, u->info.size, &w, &nr, e);
 	}

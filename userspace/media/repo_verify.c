@@ -17,6 +17,7 @@
 #include "frame.h"
 #include "keep.h"
 #include "pack.h"
+#include "seal.h"
 #include "upload_internal.h"
 
 struct pack_info {
@@ -32,6 +33,7 @@ struct check {
 	struct sm_verify *v;
 	const char *vid;
 	struct sm_generations g;
+	struct sm_opener opener;
 	bool unknown;			/* a manifest of the volume is damaged */
 	struct pack_info *packs;
 	size_t nr, room;
@@ -87,6 +89,14 @@ static struct pack_info *find_pack(struct check *c, const uint8_t id[SM_DIGEST])
 	return c->nr ? bsearch(id, c->packs, c->nr, sizeof(*c->packs), by_id) : NULL;
 }
 
+/* Sealed with the key that was given. */
+static bool ours(const struct check *c, const struct sm_data *d)
+{
+	const struct sm_wire_seal *h = sm_data_seal(d);
+
+	return h && c->v->key && !memcmp(h->id, c->v->key->id, SM_SECRET_ID);
+}
+
 /* One record: payload and, of data, the raw bytes. */
 static int check_record(struct check *c, struct sm_pack *p, uint32_t i, struct sm_err *why)
 {
@@ -107,7 +117,10 @@ static int check_record(struct check *c, struct sm_pack *p, uint32_t i, struct s
 		return sm_fail(why, -EUCLEAN, "record %u is damaged", i);
 	last = sm_extent_at((const struct sm_wire_extent *)(h + 1), nr - 1);
 	err = sm_data_parse(c->payload, n, last.offset + last.length, false, &d, why);
-	return err ? err : sm_data_unpack(&d, c->raw, why);
+	if (err || !ours(c, &d))
+		return err ? err : sm_data_check(&d, c->raw, why);
+	c->v->opened++;
+	return sm_data_open(&d, &c->opener, c->raw, why);
 }
 
 static bool is_released(const struct pack_info *x, uint32_t record)
@@ -399,6 +412,15 @@ static int count_orphans(struct check *c)
 /* ---- a volume ---- */
 
 /* As a reader: nobody takes away what it needs meanwhile. */
+static void check_tag(struct check *c, const struct sm_generation *g)
+{
+	const struct sm_gen_info *i = &g->manifest.info;
+	struct sm_err why;
+
+	if (c->v->key && i->sealed && !memcmp(i->seal_id, c->v->key->id, SM_SECRET_ID) && sm_unseal_manifest(c->v->key, &g->manifest, &why))
+		wrong(c, "%s: %s", c->vid, why.text);
+}
+
 static void check_generation(struct check *c, size_t i)
 {
 	const struct sm_generation *g = &c->g.v[i];
@@ -410,6 +432,7 @@ static void check_generation(struct check *c, size_t i)
 		return;		/* about to be deleted */
 	if (!sm_repo_generation(c->r, c->vid, number, &again, NULL)) {
 		sm_generation_done(&again);
+		check_tag(c, g);
 		check_upload(c, g);
 		check_map(c, g);
 		check_sequence(c, i);
@@ -461,6 +484,9 @@ static int check_volume(struct check *c)
 		err = load_generations(c);
 	if (err)
 		return err;
+	c->opener.k = c->v->key;
+	if (c->g.nr)
+		memcpy(c->opener.volume, c->g.v[0].manifest.info.volume, SM_UUID);
 	if (c->nr)
 		qsort(c->packs, c->nr, sizeof(*c->packs), by_id);
 	for (size_t i = 0; i < c->nr; i++)

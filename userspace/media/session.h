@@ -21,6 +21,7 @@
 #include "dest.h"
 #include "frame.h"
 #include "repo.h"
+#include "seal.h"
 
 /* Who the peer is: from the certificate, the forced command or the listening address; never from a message. */
 struct sm_identity {
@@ -133,6 +134,7 @@ struct sm_incoming {
 	struct sm_gen_info info;	/* stream: from OPEN */
 	struct sm_manifest manifest;	/* stream: from COMMIT, at the end */
 	uint8_t hash[SM_DIGEST];
+	const struct sm_opener *opener;	/* set by the caller after the begin; NULL: what is encrypted is only checked, and has no raw bytes */
 	struct sm_map_hash map;
 	struct sm_spill ranges;		/* struct sm_extent */
 	uint64_t data_bytes, zero_bytes;
@@ -143,7 +145,7 @@ struct sm_incoming_frame {
 	bool zero;
 	uint32_t nr;
 	const struct sm_wire_extent *extents;
-	const uint8_t *raw;		/* data: all extents' bytes, checked against the digest */
+	const uint8_t *raw;		/* data: all extents' bytes, checked against the digest; NULL: encrypted */
 	const void *payload;
 	size_t payload_len;
 	uint16_t type;

@@ -2,7 +2,7 @@
 /*
  * nbdkit plugin: a generation of a media repository as a read-only disk.
  *
- *	nbdkit --readonly ./nbdkit-snapmedia-plugin.so repo=DIR volume=NAME gen=N [client=NAME]
+ *	nbdkit --readonly ./nbdkit-snapmedia-plugin.so repo=DIR volume=NAME gen=N [client=NAME] [key=FILE]
  *
  * Each connection has an image of its own, and with it the lock that keeps the generation from being pruned. What a client
  * reads was checked from the manifest down.
@@ -15,10 +15,12 @@
 #include <string.h>
 
 #include "repo.h"
+#include "seal.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_SERIALIZE_REQUESTS
 
-static char *repo_path;
+static char *repo_path, *key_path;
+static struct sm_secret secret;
 static const char *volume, *client;
 static unsigned int gen;
 static struct sm_repo repo;
@@ -36,6 +38,8 @@ static void snapmedia_unload(void)
 	sm_generation_done(&generation);
 	sm_repo_close(&repo);
 	free(repo_path);
+	free(key_path);
+	sm_secret_wipe(&secret);
 }
 
 static int snapmedia_config(const char *key, const char *value)
@@ -44,6 +48,11 @@ static int snapmedia_config(const char *key, const char *value)
 		free(repo_path);
 		repo_path = nbdkit_realpath(value);
 		return repo_path ? 0 : -1;
+	}
+	if (!strcmp(key, "key")) {
+		free(key_path);
+		key_path = nbdkit_realpath(value);
+		return key_path ? 0 : -1;
 	}
 	if (!strcmp(key, "volume"))
 		volume = value;
@@ -66,6 +75,18 @@ static int snapmedia_config_complete(void)
 	return -1;
 }
 
+static int open_image(struct sm_image **img, struct sm_err *e)
+{
+	int err = sm_image_open(&repo, &generation, img, e);
+
+	if (err)
+		return err;
+	err = sm_image_unseal(*img, &generation, key_path ? &secret : NULL, e);
+	if (err)
+		sm_image_close(*img);
+	return err;
+}
+
 /* What is not there is said before anybody connects. */
 static int snapmedia_get_ready(void)
 {
@@ -74,8 +95,10 @@ static int snapmedia_get_ready(void)
 	struct sm_err e;
 	int err;
 
+	if (key_path && (err = sm_secret_load(key_path, &secret, &e)))
+		return fail(err, &e);
 	if ((err = sm_repo_open(repo_path, &repo, &e)) || (err = sm_repo_find(&repo, client, volume, vid, &e)) ||
-	    (err = sm_repo_generation(&repo, vid, gen, &generation, &e)) || (err = sm_image_open(&repo, &generation, &img, &e)))
+	    (err = sm_repo_generation(&repo, vid, gen, &generation, &e)) || (err = open_image(&img, &e)))
 		return fail(err, &e);
 	sm_image_close(img);
 	return 0;
@@ -85,7 +108,7 @@ static void *snapmedia_open(int readonly)
 {
 	struct sm_image *img;
 	struct sm_err e;
-	int err = sm_image_open(&repo, &generation, &img, &e);
+	int err = open_image(&img, &e);
 
 	if (!err)
 		return img;
@@ -151,7 +174,7 @@ static struct nbdkit_plugin plugin = {
 	.longname = "snapdiff media repository",
 	.version = SNAPDIFF_VERSION,
 	.description = "a generation as a read-only disk",
-	.config_help = "repo=DIR (required)  the repository\ngen=N (required)     the generation\nvolume=NAME|UUID     default: the only one\nclient=NAME          whose",
+	.config_help = "repo=DIR (required)  the repository\ngen=N (required)     the generation\nvolume=NAME|UUID     default: the only one\nclient=NAME          whose\nkey=FILE             what it is encrypted with",
 	.unload = snapmedia_unload,
 	.config = snapmedia_config,
 	.config_complete = snapmedia_config_complete,

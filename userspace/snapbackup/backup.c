@@ -27,6 +27,7 @@ struct backup {
 	struct audit audit;
 	struct plan plan;
 	struct sent sent;
+	struct sm_sealer sealer;
 	uint64_t sent_bytes;		/* of a format */
 	struct sm_gen_info info;
 	struct sm_receipt receipt;
@@ -50,6 +51,8 @@ static int open_dest(struct backup *b, struct sm_err *e)
 	b->client.oneway = one_way(d);
 	if (o->format != FORMAT_STREAM && !b->client.oneway)
 		return sm_fail(e, -EINVAL, "%s: only a file or - takes another format", o->dest_text);
+	if (o->key && o->format != FORMAT_STREAM)
+		return sm_fail(e, -EINVAL, "%s: another format has no encryption", o->dest_text);
 	if (b->client.oneway && (o->compare || o->audit))
 		return sm_fail(e, -EINVAL, "%s: only a media server can be compared with", o->dest_text);
 	if (b->client.oneway && o->dry_run)
@@ -200,6 +203,9 @@ static void fill_info(struct backup *b)
 	memcpy(g->change_digest, b->plan.digest, SM_DIGEST);
 	memcpy(g->volume_name, s->volume_name, sizeof(g->volume_name));
 	memcpy(g->label, s->label, sizeof(g->label));
+	g->sealed = b->o->key;
+	if (g->sealed)
+		memcpy(g->seal_id, b->o->key->id, SM_SECRET_ID);
 }
 
 static void on_progress(uint64_t done, uint64_t out, void *arg)
@@ -214,12 +220,14 @@ static int run_pipeline(struct backup *b, struct sink *k, struct sm_err *e)
 {
 	struct snap_progress_opts po = { .what = b->o->source->name, .quiet = b->o->quiet, .json = b->o->progress_json };
 	struct pipeline_options ro = { .level = b->o->level, .rate = b->o->dry_run ? 0 : b->o->rate, .progress = on_progress, .arg = b,
-				       .stop = b->o->stop };
+				       .stop = b->o->stop, .sealer = b->o->key ? &b->sealer : NULL };
 	struct source *s = b->o->source;
-	int err;
+	int err = k ? 0 : sm_fail(e, -ENOMEM, "no memory");
 
-	if (!k)
-		return sm_fail(e, -ENOMEM, "no memory");
+	if (!err && b->o->key)
+		err = sm_sealer_init(&b->sealer, b->o->key, s->volume, s->uuid, e);
+	if (err)
+		return err;
 	b->progress = snap_progress_start(&po, b->plan.bytes);
 	err = pipeline_run(s, &b->plan, k, &ro, e);
 	if (!err)
@@ -240,6 +248,8 @@ static int commit(struct backup *b, struct sm_err *e)
 	int err;
 
 	memcpy(m.map_hash, b->sent.map_hash, SM_DIGEST);
+	if (b->o->key && (err = sm_seal_manifest(b->o->key, &m, e)))
+		return err;
 	text = sm_manifest_text(&m);
 	if (!text)
 		return sm_fail(e, -ENOMEM, "no memory");
@@ -462,6 +472,30 @@ static int print_plan(const struct backup *b, struct sm_err *e)
 
 /* ---- all of it ---- */
 
+static int same_seal(const struct sm_listed *l, void *arg)
+{
+	const struct backup *b = arg;
+	const struct sm_gen_info *g = &l->manifest.info, *mine = &b->info;
+
+	if (memcmp(g->uuid, mine->uuid, SM_UUID))
+		return 0;
+	return !g->sealed != !mine->sealed || memcmp(g->seal_id, mine->seal_id, SM_SECRET_ID) ? -EEXIST : 0;
+}
+
+/* It is there already; but as somebody wants it who says --encrypt? */
+static int check_published(struct backup *b, struct sm_err *e)
+{
+	char uuid[SM_UUID_TEXT];
+	int err;
+
+	if (!b->o->key)
+		return 0;
+	sm_uuid_format(b->info.volume, uuid);
+	err = sm_client_list(&b->client, uuid, 0, same_seal, b, e);
+	return err == -EEXIST ? sm_fail(e, err, "%s: generation %u is on %s already, and not encrypted with this key", b->o->source->name,
+					b->info.number, b->o->dest_text) : err;
+}
+
 static int send_generation(struct backup *b, struct sm_err *e)
 {
 	int err;
@@ -471,7 +505,9 @@ static int send_generation(struct backup *b, struct sm_err *e)
 	b->published = err == 1;
 	if (err < 0)
 		return err;
-	if (!err) {
+	if (err && (err = check_published(b, e)))
+		return err;
+	if (!b->published) {
 		plan_resume(&b->plan);
 		err = send_all(b, e);
 		if (err)

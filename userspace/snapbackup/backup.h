@@ -3,10 +3,12 @@
 #define SNAPBACKUP_BACKUP_H
 
 #include "dest.h"
+#include "seal.h"
 #include "sink.h"
 #include "source.h"
 
 extern const struct snap_cmd cmd_enroll;
+extern const struct snap_cmd cmd_keygen;
 extern const struct snap_cmd cmd_remote;	/* with --host */
 
 enum base_mode { BASE_AUTO, BASE_NONE, BASE_NUMBER };
@@ -20,6 +22,7 @@ struct backup_options {
 	enum backup_format format;
 	int level;
 	bool compare;			/* find what changed by comparing, whatever is known */
+	const struct sm_secret *key;	/* encrypt with it; or NULL */
 	uint32_t audit;			/* of AUDIT_ALL: share of what is unchanged that is compared; 0: none */
 	uint64_t rate;			/* bytes a second; 0: no limit */
 	bool measure;			/* with dry_run: read all that would be sent, and count */
@@ -56,6 +59,7 @@ int base_choose(const struct backup_options *o, struct sm_client *c, uint32_t ol
 
 /* notes_*() - the manifests of what was sent from here: $SNAPDIFF_STATE_DIR or /var/lib/snapdiff */
 int notes_save(const struct source *s, const char *manifest, struct sm_err *e);
-int notes_load(const struct source *s, uint32_t number, struct base *b, struct sm_err *e);
+/* @key: that it must be encrypted with; NULL: not at all */
+int notes_load(const struct source *s, uint32_t number, const struct sm_secret *key, struct base *b, struct sm_err *e);
 
 #endif

@@ -17,7 +17,7 @@ struct search {
 	uint32_t older_than;
 	struct base *best;		/* the newest that both sides know */
 	struct base any;		/* the newest older one on the server, whatever is known here */
-	bool server_has_any, server_has_number;
+	bool server_has_any, server_has_number, other_key;
 };
 
 static const struct candidate *find_candidate(const struct source *s, const struct sm_gen_info *g)
@@ -41,6 +41,12 @@ static void take(struct base *b, const struct sm_listed *l)
 	memcpy(b->manifest, l->hash, SM_DIGEST);
 }
 
+/* An increment is encrypted as what it is put on, or what the whole is could not be said with one key. */
+static bool same_key(const struct backup_options *o, const struct sm_gen_info *g)
+{
+	return !g->sealed == !o->key && (!o->key || !memcmp(g->seal_id, o->key->id, SM_SECRET_ID));
+}
+
 static int consider(const struct sm_listed *l, void *arg)
 {
 	struct search *x = arg;
@@ -57,6 +63,10 @@ static int consider(const struct sm_listed *l, void *arg)
 	}
 	if (g->number >= x->older_than)
 		return 0;
+	if (!same_key(x->o, g)) {
+		x->other_key = true;
+		return 0;
+	}
 	if (g->number > x->any.number)
 		take(&x->any, l);
 	if (g->number > x->best->number && find_candidate(s, g))
@@ -84,6 +94,9 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 			return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it", s->name, n);
 		if (!x->server_has_number)
 			return sm_fail(e, -ENOENT, "%s: %s has no generation %u of this volume", s->name, x->o->dest_text, n);
+		if (x->other_key)
+			return sm_fail(e, -EACCES, "%s: generation %u on %s is not encrypted as this is to be: not with this key, or not at all",
+				       s->name, n, x->o->dest_text);
 		return sm_fail(e, -ESTALE, "%s: generation %u on %s is another one (its uuid differs)", s->name, n, x->o->dest_text);
 	}
 	if (!s->nr_candidates && s->suspect)
@@ -91,6 +104,8 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 			 s->suspect);
 	else if (!s->nr_candidates)
 		snprintf(b->reason, sizeof(b->reason), "there is no older generation or bookmark");
+	else if (x->other_key)
+		snprintf(b->reason, sizeof(b->reason), "what is on the media server is not encrypted as this is to be: not with this key, or not at all");
 	else if (!x->server_has_any)
 		snprintf(b->reason, sizeof(b->reason), "the media server has nothing of this volume");
 	else
@@ -103,6 +118,10 @@ static void fall_back(struct search *x, const struct sm_client *c, struct base *
 {
 	if (!x->any.number)
 		return;
+	if (x->o->key) {
+		snprintf(b->reason + strlen(b->reason), sizeof(b->reason) - strlen(b->reason), "; what is encrypted cannot be compared with");
+		return;
+	}
 	if (!(c->features & SM_FEATURE_DIGESTS)) {
 		snprintf(b->reason + strlen(b->reason), sizeof(b->reason) - strlen(b->reason), "; the media server is too old to compare with");
 		return;
@@ -161,7 +180,7 @@ static int choose_oneway(const struct backup_options *o, struct base *b, struct 
 		return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it",
 			       o->source->name, o->base);
 	if (o->format == FORMAT_STREAM)
-		return notes_load(o->source, o->base, b, e);
+		return notes_load(o->source, o->base, o->key, b, e);
 	b->number = c->number;
 	b->size = c->size;
 	memcpy(b->uuid, c->uuid, SM_UUID);

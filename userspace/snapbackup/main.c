@@ -21,7 +21,7 @@ static void on_signal(int sig)
 }
 
 struct arguments {
-	const char *dest, *base, *keep, *format, *audit, *image, *base_image, *changes, *uuid, *gen_uuid, *volume_name;
+	const char *dest, *base, *keep, *format, *audit, *image, *base_image, *changes, *uuid, *gen_uuid, *volume_name, *encrypt;
 	uint32_t gen, level;
 	uint64_t rate;
 	bool compare, measure, dry_run, quiet, progress_json, json, force;
@@ -36,6 +36,7 @@ static const char help[] =
 	"--base auto takes the newest older generation or bookmark that both sides know, else compares with the newest that\n"
 	"is there, else sends all, and says why.\n"
 	"A backup that broke off is taken up where it was when the same command is run again.\n"
+	"--encrypt: keep a copy of the key file elsewhere; without it nothing can be restored. \"snapbackup keygen KEYFILE\" makes one.\n"
 	"--host has the agent of another machine do all this: snapbackup --host HOST --help.\n"
 	"--image backs up a plain image or idle device instead; its changes are found by comparing with --base-image,\n"
 	"the image of generation --base.";
@@ -113,6 +114,10 @@ static int usage(const struct arguments *a, struct backup_options *o, int argc)
 		return snap_usage_error("--compare needs something to compare with: no --base none");
 	if (a->measure && !a->dry_run)
 		return snap_usage_error("--measure belongs to --dry-run");
+	if (a->encrypt && (a->compare || a->audit))
+		return snap_usage_error("--compare, --audit: not with --encrypt, the media server cannot look into what is encrypted");
+	if (a->encrypt && o->format != FORMAT_STREAM)
+		return snap_usage_error("--encrypt: not with --format");
 	if (a->level > 19)
 		return snap_usage_error("--compress: 0 to 19");
 	if (!a->image && (a->base_image || a->uuid || a->gen_uuid || a->volume_name))
@@ -130,14 +135,22 @@ static int backup(const struct arguments *a, struct backup_options *o, const cha
 {
 	struct image_options io = { a->image, a->base_image, a->uuid, a->gen_uuid, a->volume_name, a->gen, o->base, a->changes };
 	struct sm_err e = { 0 };
+	struct sm_secret key;
 	int rc, err = sm_dest_parse(a->dest, &o->dest, &e);
 
+	if (!err && a->encrypt) {
+		err = sm_secret_load(a->encrypt, &key, &e);
+		o->key = &key;
+	}
 	if (!err)
 		err = a->image ? source_image(&io, &o->source, &e) : source_volume(name, a->gen, &o->source, &e);
 	if (!err) {
 		err = backup_run(o, &e);
 		o->source->ops->close(o->source);
 	}
+	if (o->key)
+		sm_secret_wipe(&key);
+	o->key = NULL;
 	rc = snap_report(err, e.text);
 	return err == BACKUP_AUDIT ? EXIT_AUDIT : rc;
 }
@@ -151,6 +164,7 @@ static int run(int argc, char **argv)
 		{ "base", 'b', SNAP_OPT_STRING, "M|auto|none", &a.base, "send what differs from generation M (default auto)" },
 		{ "compare", 'c', SNAP_OPT_FLAG, NULL, &a.compare, "read everything and compare with the base's digests there" },
 		{ "audit", 0, SNAP_OPT_STRING, "P%", &a.audit, "compare so much of what is unchanged, too; exit code 7 if it is not" },
+		{ "encrypt", 'e', SNAP_OPT_STRING, "KEYFILE", &a.encrypt, "encrypt with this key, which the media server does not get" },
 		{ "compress", 'z', SNAP_OPT_U32, "LEVEL", &a.level, "zstd level, 0 for none (default 1)" },
 		{ "format", 0, SNAP_OPT_STRING, "FORMAT", &a.format, "for - and FILE: stream (default), rbd-diff or raw" },
 		{ "rate", 0, SNAP_OPT_SIZE, "BYTES", &a.rate, "send no more than so much a second" },
@@ -205,10 +219,10 @@ static bool has_host(char **argv)
 
 int main(int argc, char **argv)
 {
-	static const struct snap_cmd *const verbs[] = { &cmd_enroll, NULL };
+	static const struct snap_cmd *const verbs[] = { &cmd_enroll, &cmd_keygen, NULL };
 	static const struct snap_program prog = { "snapbackup", "send a generation to a media server", verbs };
 
-	if (argc > 1 && !strcmp(argv[1], "enroll"))
+	if (argc > 1 && (!strcmp(argv[1], "enroll") || !strcmp(argv[1], "keygen")))
 		return snap_main(&prog, argc, argv);
 	return snap_main_single("snapbackup", has_host(argv + (argc > 0)) ? &cmd_remote : &cmd, argc, argv);
 }

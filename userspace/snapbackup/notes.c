@@ -40,7 +40,7 @@ int notes_save(const struct source *s, const char *manifest, struct sm_err *e)
 	return sm_save_file(path, manifest, false, e);
 }
 
-int notes_load(const struct source *s, uint32_t number, struct base *b, struct sm_err *e)
+int notes_load(const struct source *s, uint32_t number, const struct sm_secret *key, struct base *b, struct sm_err *e)
 {
 	char path[PATH_MAX], text[SM_MANIFEST_MAX];
 	struct sm_manifest m;
@@ -62,6 +62,8 @@ int notes_load(const struct source *s, uint32_t number, struct base *b, struct s
 		if (s->candidates[i].number == number && !s->fixed_base &&
 		    memcmp(s->candidates[i].uuid, m.info.uuid, SM_UUID))
 			return sm_fail(e, -ESTALE, "%s: the generation %u that was sent was another one", s->name, number);
+	if (!m.info.sealed != !key || (key && memcmp(m.info.seal_id, key->id, SM_SECRET_ID)))
+		return sm_fail(e, -EACCES, "%s: generation %u was not sent encrypted as this is to be: not with this key, or not at all", s->name, number);
 	b->number = number;
 	b->size = m.info.size;
 	sm_sha256(text, n, b->manifest);

@@ -37,6 +37,7 @@ struct job {
 struct ring {
 	struct source *s;
 	int level;
+	struct sm_sealer *sealer;
 	bool pack;
 	struct job *job;
 	uint32_t nr, head, tail, used, next;	/* next: the first that no worker has taken */
@@ -96,6 +97,8 @@ static int work(struct ring *r, struct job *j)
 	if (err || !j->raw_length || !r->pack)
 		return err;
 	j->payload_length = sm_data_pack(j->data, j->nr_data, j->raw, j->raw_length, r->level, j->payload, &j->err);
+	if (j->payload_length > 0 && r->sealer)
+		j->payload_length = sm_seal(r->sealer, j->payload, j->payload_length, &j->err);
 	return j->payload_length < 0 ? (int)j->payload_length : 0;
 }
 
@@ -259,7 +262,7 @@ static int make_ring(struct ring *r, int threads)
 	for (uint32_t i = 0; i < r->nr; i++) {
 		/* One block more: the last block of an odd-sized volume is read whole. */
 		r->job[i].raw = aligned_alloc(SM_BLOCK, SM_SEND_RAW + SM_BLOCK);
-		r->job[i].payload = malloc(SM_DATA_ROOM(JOB_EXTENTS, SM_SEND_RAW + SM_BLOCK));
+		r->job[i].payload = malloc(SM_DATA_ROOM(JOB_EXTENTS, SM_SEND_RAW + SM_BLOCK) + SM_SEAL_ROOM);
 		if (!r->job[i].raw || !r->job[i].payload)
 			return -ENOMEM;
 	}
@@ -298,7 +301,7 @@ static int run_threads(struct ring *r, int threads, struct plan *p, struct sink 
 
 int pipeline_run(struct source *s, struct plan *p, struct sink *k, const struct pipeline_options *o, struct sm_err *e)
 {
-	struct ring r = { .s = s, .level = o->level, .pack = k->pack, .lock = PTHREAD_MUTEX_INITIALIZER,
+	struct ring r = { .s = s, .level = o->level, .sealer = o->sealer, .pack = k->pack, .lock = PTHREAD_MUTEX_INITIALIZER,
 			  .ready = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER };
 	int threads = pipeline_threads(o->threads), err;
 

@@ -6,6 +6,7 @@
 #ifndef SNAPBACKUP_PIPELINE_H
 #define SNAPBACKUP_PIPELINE_H
 
+#include "seal.h"
 #include "sink.h"
 
 #define PIPELINE_MIN	2
@@ -14,6 +15,7 @@
 struct pipeline_options {
 	int level;			/* zstd; 0 none */
 	int threads;			/* 0: as many as processors, within the limits above */
+	struct sm_sealer *sealer;	/* encrypt; or NULL */
 	uint64_t rate;			/* bytes a second that go out, on average; 0: no limit */
 	void (*progress)(uint64_t done, uint64_t out, void *arg);	/* bytes of the plan, bytes that have gone out */
 	void *arg;

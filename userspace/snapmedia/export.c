@@ -14,7 +14,7 @@
 #define PLUGIN	"nbdkit-snapmedia-plugin.so"
 
 struct arguments {
-	const char *repo, *volume, *client, *socket, *run, *port;
+	const char *repo, *volume, *client, *socket, *run, *port, *key;
 	uint32_t gen;
 };
 
@@ -44,7 +44,7 @@ static int find_plugin(char path[PATH_MAX], struct sm_err *e)
 
 static int start(const struct arguments *a, struct sm_err *e)
 {
-	char plugin[PATH_MAX], repo[PATH_MAX + 8], volume[300], gen[32], client[100], socket[PATH_MAX + 16], run[4096], port[32];
+	char plugin[PATH_MAX], repo[PATH_MAX + 8], volume[300], gen[32], client[100], key[PATH_MAX + 8], socket[PATH_MAX + 16], run[4096], port[32];
 	const char *argv[16];
 	int n = 0, err = find_plugin(plugin, e);
 
@@ -78,6 +78,10 @@ static int start(const struct arguments *a, struct sm_err *e)
 		snprintf(client, sizeof(client), "client=%s", a->client);
 		argv[n++] = client;
 	}
+	if (a->key) {
+		snprintf(key, sizeof(key), "key=%s", a->key);
+		argv[n++] = key;
+	}
 	argv[n] = NULL;
 	execvp(argv[0], (char **)argv);
 	return sm_fail(e, -errno, "nbdkit: %s", strerror(errno));
@@ -107,7 +111,8 @@ static int run(int argc, char **argv)
 		{ "unix", 'U', SNAP_OPT_STRING, "SOCKET", &a.socket, "on a Unix socket, instead of TCP on 127.0.0.1" },
 		{ "port", 'p', SNAP_OPT_STRING, "PORT", &a.port, "TCP port (default 10809)" },
 		{ "run", 'r', SNAP_OPT_STRING, "COMMAND", &a.run, "run this with $uri in its environment, and end with it" },
-		{ "client", 'c', SNAP_OPT_STRING, "NAME", &a.client, "whose volume" }, { 0 }
+		{ "client", 'c', SNAP_OPT_STRING, "NAME", &a.client, "whose volume" },
+		{ "key", 'k', SNAP_OPT_STRING, "KEYFILE", &a.key, "what it is encrypted with" }, { 0 }
 	};
 	struct sm_err e = { 0 };
 	char volume[256];

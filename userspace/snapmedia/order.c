@@ -46,7 +46,7 @@ static int send_there(struct order *o, int (*row)(json_t *, void *), void *arg, 
 
 int order_send(struct order *o, int (*row)(json_t *, void *), void *arg, struct sm_err *e)
 {
-	struct sm_admin a = { row, NULL, arg };
+	struct sm_admin a = { row, NULL, arg, o->key };
 	struct sm_repo r;
 	int err;
 

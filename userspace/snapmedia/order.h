@@ -10,6 +10,7 @@
 struct order {
 	const char *repo, *host;	/* where */
 	const char *client, *volume;	/* which */
+	const struct sm_secret *key;	/* verify here: may be NULL */
 	json_t *json;			/* the rest: members of the order */
 };
 

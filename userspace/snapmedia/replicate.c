@@ -349,6 +349,8 @@ static int one(struct copy *c, const struct sm_generations *all, const struct sm
 		return 0;
 	}
 	image = choose(c, all, &m);
+	if (m.info.sealed && (image || memcmp(m.info.parent, g->manifest.info.parent, SM_DIGEST)))
+		return sm_fail(e, -EACCES, "generation %u: is encrypted and its parent is not there: only who has the key could put it on another one", m.info.number);
 	if (!c->dry_run)
 		err = transfer(c, g, &m, image, e);
 	else

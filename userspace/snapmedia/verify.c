@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "order.h"
+#include "seal.h"
 
 static const char *const counts[] = {
-	"generations", "packs", "records", "bytes", "maps", "orphans", "released", "errors"
+	"generations", "packs", "records", "bytes", "maps", "orphans", "released", "opened", "errors"
 };
 #define NR_COUNTS	(sizeof(counts) / sizeof(*counts))
 
@@ -72,13 +73,16 @@ static int parse_sample(const char *text, uint32_t *sample)
 
 static int run_verify(int argc, char **argv)
 {
-	const char *sample_text = NULL;
+	const char *sample_text = NULL, *key_file = NULL;
+	struct sm_secret key;
+	struct sm_err e;
 	struct order o = { 0 };
 	uint32_t sample = 0;
 	bool json = false;
 	const struct snap_opt opts[] = {
 		ORDER_WHERE(&o), ORDER_VOLUME(&o),
 		{ "sample", 's', SNAP_OPT_STRING, "P%", &sample_text, "read so much of the data, chosen by chance (0.001 to 100)" },
+		{ "key", 'k', SNAP_OPT_STRING, "KEYFILE", &key_file, "open what is encrypted with this key, too" },
 		{ "json", 'J', SNAP_OPT_FLAG, NULL, &json, "print JSON" }, { 0 }
 	};
 	int rc = snap_opts(&cmd_verify, opts, &argc, &argv);
@@ -87,12 +91,24 @@ static int run_verify(int argc, char **argv)
 		return rc;
 	if (sample_text && parse_sample(sample_text, &sample))
 		return snap_usage_error("--sample: from 0.001 to 100 per cent");
+	if (key_file && o.host)
+		return snap_usage_error("--key: not with --host, a key goes to nobody");
 	rc = order_begin(&o, "verify", argc, argv);
 	if (rc >= 0)
 		return rc;
 	if (sample_text)
 		json_object_set_new(o.json, "sample", json_integer(sample));
-	return act(&o, json);
+	if (!key_file)
+		return act(&o, json);
+	rc = sm_secret_load(key_file, &key, &e);
+	if (rc) {
+		json_decref(o.json);
+		return snap_report(rc, e.text);
+	}
+	o.key = &key;
+	rc = act(&o, json);
+	sm_secret_wipe(&key);
+	return rc;
 }
 
 static int run_fsck(int argc, char **argv)

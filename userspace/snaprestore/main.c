@@ -90,7 +90,8 @@ static int parse_ranges(const char *text, struct restore_options *o)
 static int run(int argc, char **argv)
 {
 	struct restore_options o = { .target = { .fd = -1 } };
-	const char *ranges = NULL;
+	const char *ranges = NULL, *key_file = NULL;
+	struct sm_secret key;
 	bool list = false;
 	const struct snap_opt opts[] = {
 		{ "from", 'f', SNAP_OPT_STRING, "SOURCE", &o.from_text, "where from" },
@@ -100,6 +101,7 @@ static int run(int argc, char **argv)
 		{ "list", 'l', SNAP_OPT_FLAG, NULL, &list, "list what can be restored" },
 		{ "range", 'r', SNAP_OPT_STRING, "OFFSET:LENGTH[,...]", &ranges, "only these parts: multiples of 4096, ascending" },
 		{ "diff-against-live", 0, SNAP_OPT_FLAG, NULL, &o.target.diff, "compare with what is there, write only what differs" },
+		{ "key", 'k', SNAP_OPT_STRING, "KEYFILE", &key_file, "what it is encrypted with" },
 		{ "force", 0, SNAP_OPT_FLAG, NULL, &o.target.force, "replace an existing file" },
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &o.quiet, "no progress" },
 		{ "progress-json", 0, SNAP_OPT_FLAG, NULL, &o.progress_json, "progress as lines of JSON on stderr" },
@@ -123,8 +125,14 @@ static int run(int argc, char **argv)
 		return snap_usage_error("--range: not with streams");
 	if (!err && !list && !o.gen && !o.nr_chain)
 		return snap_usage_error("--gen is needed");
+	if (!err && key_file && !list) {
+		err = sm_secret_load(key_file, &key, &e);
+		o.key = &key;
+	}
 	if (!err)
 		err = list ? list_generations(&o, &e) : restore(&o, &e);
+	if (o.key)
+		sm_secret_wipe(&key);
 	free((void *)o.chain);
 	free(o.ranges);
 	return snap_report(err, e.text);

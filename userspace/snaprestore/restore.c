@@ -122,7 +122,9 @@ int restore_repo(struct restore_options *o, struct sm_err *e)
 	if (!err) {
 		err = sm_image_open(&r, &g, &img, e);
 		if (!err) {
-			err = check_ranges(o, g.manifest.info.size, e);
+			err = sm_image_unseal(img, &g, o->key, e);
+			if (!err)
+				err = check_ranges(o, g.manifest.info.size, e);
 			if (!err)
 				err = target_open(&o->target, g.manifest.info.size, e);
 			if (!err)
@@ -233,6 +235,19 @@ static int open_spooled(struct restore_options *o, uint64_t size, bool *spool, s
 	return *spool ? spool_begin(&o->target, e) : err;
 }
 
+/* The key fits, or none is needed: before the target is touched. */
+static void set_opener(struct restore_options *o, const struct sm_gen_info *g)
+{
+	o->opener = (struct sm_opener){ .k = o->key, .strict = g->sealed };
+	memcpy(o->opener.volume, g->volume, SM_UUID);
+}
+
+static int unseal(struct restore_options *o, const struct sm_manifest *m, struct sm_err *e)
+{
+	set_opener(o, &m->info);
+	return sm_unseal_manifest(o->key, m, e);
+}
+
 static int receive(struct restore_options *o, struct sm_client *c, struct sm_err *e)
 {
 	struct sm_incoming in;
@@ -241,6 +256,8 @@ static int receive(struct restore_options *o, struct sm_client *c, struct sm_err
 	int err = sm_client_restore(c, o->volume, o->gen, o->ranges, o->nr_ranges, &l, e);
 
 	if (!err)
+		err = unseal(o, &l.manifest, e);
+	if (!err)
 		err = check_ranges(o, l.manifest.info.size, e);
 	if (err)
 		return err;
@@ -248,6 +265,7 @@ static int receive(struct restore_options *o, struct sm_client *c, struct sm_err
 	if (err)
 		return err;
 	err = sm_incoming_restore(&in, &c->chan, l.manifest.info.size, o->ranges, o->nr_ranges, e);
+	in.opener = &o->opener;
 	if (!err)
 		err = copy_frames(o, &in, l.manifest.info.size, e);
 	sm_incoming_done(&in);
@@ -303,11 +321,15 @@ static int apply_stream(struct restore_options *o, struct chain *c, struct sm_in
 	uint64_t size = c->size;
 	int err = check_link(c, g, path, e);
 
-	if (err)
+	if (err || (err = sm_unseal_info(o->key, g, e)))
 		return err;
+	set_opener(o, g);
+	in->opener = &o->opener;
 	err = c->begun ? target_resize(&o->target, g->size, e) : open_spooled(o, g->size, &c->spool, e);
 	if (!err)
 		err = copy_frames(o, in, g->bytes, e);
+	if (!err)
+		err = sm_unseal_manifest(o->key, &in->manifest, e);
 	if (err)
 		return err;
 	/* The rule of the repository: what has grown must have been sent, from the block with the old end. */

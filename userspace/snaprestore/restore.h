@@ -50,6 +50,8 @@ struct restore_options {
 	uint32_t gen;
 	struct sm_extent *ranges;	/* only these parts; whole blocks, ascending; none: all */
 	uint32_t nr_ranges;
+	const struct sm_secret *key;	/* NULL: none given */
+	struct sm_opener opener;
 	bool quiet, progress_json, json;
 	struct target target;
 };
