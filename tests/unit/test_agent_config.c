@@ -117,6 +117,7 @@ static void refuses(void **state)
 		{ "[destination d]\naddress = --force\n", "f:2: --force: not an address" },
 		{ "[destination d]\naddress = dir/repo\n", "f:2: dir/repo: neither" },
 		{ "[destination d]\naddress = h:x\n", "f:2: x: not a port" },
+		{ "[destination d]\naddress = h\nkey = backup.key\n", "f:3: \"backup.key\": the absolute path of a key file" },
 		{ "[destination d]\naddress = h\ncompress = 20\n", "f:3: \"20\": a number from 0 to 19" },
 		{ "[destination d]\naddress = h\nrate = fast\n", "f:3: \"fast\": a number of bytes" },
 		{ "[volume v]\ncut = 10\n", "f:2: \"10\": a period" },

@@ -75,7 +75,8 @@ _Static_assert(sizeof(struct sm_wire_hello) == 80, "hello");
 #define SM_FEATURE_ZSTD		(1ull << 0)
 #define SM_FEATURE_RESUME	(1ull << 1)
 #define SM_FEATURE_DIGESTS	(1ull << 2)
-#define SM_FEATURES		(SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS)
+#define SM_FEATURE_SEALED	(1ull << 4)	/* keeps what clients encrypt */
+#define SM_FEATURES		(SM_FEATURE_SEALED | SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS)
 
 #define SM_ROLE_BACKUP		(1u << 0)
 #define SM_ROLE_RESTORE		(1u << 1)

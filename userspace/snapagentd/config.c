@@ -153,6 +153,15 @@ static int d_rate(struct parser *p, char *v)
 	return 0;
 }
 
+/* That it is a key, and only ours to read, is seen when a backup begins. */
+static int d_key(struct parser *p, char *v)
+{
+	if (*v != '/' || strlen(v) >= sizeof(p->dest->key))
+		return wrong(p, "\"%s\": the absolute path of a key file (snapbackup keygen)", v);
+	snprintf(p->dest->key, sizeof(p->dest->key), "%s", v);
+	return 0;
+}
+
 static int v_cut(struct parser *p, char *v)
 {
 	return parse_period(p, v, &p->volume->cut);
@@ -251,6 +260,7 @@ static const struct {
 	{ S_DEST, "address", d_address, false },
 	{ S_DEST, "compress", d_compress, false },
 	{ S_DEST, "rate", d_rate, false },
+	{ S_DEST, "key", d_key, false },
 	{ S_VOLUME, "cut", v_cut, false },
 	{ S_VOLUME, "label", v_label, false },
 	{ S_VOLUME, "freeze", v_freeze, false },

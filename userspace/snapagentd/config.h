@@ -5,6 +5,8 @@
 #ifndef SNAPAGENTD_CONFIG_H
 #define SNAPAGENTD_CONFIG_H
 
+#include <limits.h>
+
 #include "keep.h"
 #include "name.h"
 #include "util.h"
@@ -20,6 +22,7 @@ struct config_dest {
 	char address[DEST_ADDRESS];	/* HOST[:PORT], ssh://... or an absolute path */
 	int level;			/* zstd; -1: snapbackup's own */
 	uint64_t rate;			/* bytes a second; 0: as fast as it goes */
+	char key[PATH_MAX];		/* file of the key to encrypt with; "": none */
 };
 
 struct config_ship {

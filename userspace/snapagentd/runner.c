@@ -66,8 +66,8 @@ static void exec_backup(const struct job *j, const struct config_dest *d, int ou
 {
 	char path[PATH_MAX], gen[32], exact[DEST_ADDRESS + 16], dest[DEST_ADDRESS + 32], base[32], compress[32];
 	char volume[SNAP_VOLUME_BUF];
-	char rate[40];
-	char *argv[12] = { "snapbackup", "--json", "--progress-json" };
+	char rate[40], key[PATH_MAX + 16];
+	char *argv[16] = { "snapbackup", "--json", "--progress-json" };
 	int n = 3, null = open("/dev/null", O_RDONLY);
 	sigset_t none;
 
@@ -77,6 +77,7 @@ static void exec_backup(const struct job *j, const struct config_dest *d, int ou
 	snprintf(base, sizeof(base), "--base=%s", j->base);
 	snprintf(compress, sizeof(compress), "--compress=%d", d->level);
 	snprintf(rate, sizeof(rate), "--rate=%llu", (unsigned long long)d->rate);
+	snprintf(key, sizeof(key), "--encrypt=%s", d->key);
 	snprintf(volume, sizeof(volume), "%s", j->volume);
 	argv[n++] = gen;
 	argv[n++] = dest;
@@ -86,6 +87,8 @@ static void exec_backup(const struct job *j, const struct config_dest *d, int ou
 		argv[n++] = compress;
 	if (d->rate)
 		argv[n++] = rate;
+	if (*d->key)
+		argv[n++] = key;
 	if (j->keep_bookmark)
 		argv[n++] = "--keep=bookmark";
 	argv[n++] = "--";

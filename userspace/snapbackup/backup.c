@@ -64,6 +64,8 @@ static int open_dest(struct backup *b, struct sm_err *e)
 	err = b->client.oneway ? sm_client_stream(&b->client, b->out.fd, e) :
 				 sm_client_connect(&b->client, d, SM_ROLE_BACKUP, e);
 	b->connected = !err;
+	if (!err && o->key && !b->client.oneway && !(b->client.features & SM_FEATURE_SEALED))
+		err = sm_fail(e, -EPROTO, "%s: the media server is too old for --encrypt", o->dest_text);
 	return err;
 }
 
