@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Full and increments of plain images over every carrier, interrupted and taken up, restored and compared.
 . "$(dirname "$0")/media-lib.sh"
-begin 19
+begin 20
 
 # Scattered random 4 KiB changes: COUNT of them, in a copy of FROM. Distinct blocks.
 change() {	# FROM TO COUNT BLOCKS SEED
@@ -63,6 +63,18 @@ increment_tcp() {
 	[ "$changed" = $((1000 * 4096)) ] || return 1
 	[ "$sent" -le $((changed + changed / 50)) ] || return 1
 	same 2 "127.0.0.1:$PORT"
+}
+
+# Records go out as they are stored: what travels for the increment on its base is not more than what the two take, and nothing is packed anew.
+restore_as_stored() {
+	local stored got
+	rm -f "$W/r"
+	snaprestore --from "127.0.0.1:$PORT" --volume disk --gen 2 --to "$W/r" -q --stats 2>"$W/err" && cmp "$W/g2" "$W/r" || return 1
+	cat "$W/err"
+	stored=$(find "$W/repo" -path '*/packs/*' -type f -printf '%s\n' | awk '{ n += $1 } END { print n }')
+	got=$(field received_bytes <"$W/err")
+	echo "stored $stored"
+	[ "$(field repacked_frames <"$W/err")" = 0 ] && [ "$stored" -gt 1000000 ] && [ "$got" -le $((stored + stored / 50)) ]
 }
 
 # ssh stands for itself: "-T HOST COMMAND..." is run here.
@@ -273,6 +285,7 @@ make_images
 snapmedia init "$W/repo" && start "$W/repo" --listen 127.0.0.1:0 || { echo "Bail out! no server"; exit 1; }
 ok "full over TCP, restored" full_tcp
 ok "increment over TCP: at most 2 % more than what changed" increment_tcp
+ok "an increment comes back as it is stored" restore_as_stored
 ok "increment over ssh, grown volume" increment_ssh
 ok "shrunk, and grown again, into a directory" shrunk_and_grown
 ok "every generation is still the same" all_same

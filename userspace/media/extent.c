@@ -128,6 +128,32 @@ void sm_data_leaf(const struct sm_data *d, uint8_t leaf[SM_DIGEST])
 	sm_sha_final(&s, leaf);
 }
 
+void sm_data_part_leaf(const struct sm_data *d, const struct sm_wire_extent *part, uint32_t nr, uint8_t leaf[SM_DIGEST])
+{
+	struct sm_sha s;
+
+	sm_data_leaf(d, leaf);
+	sm_sha_init(&s);
+	sm_sha_update(&s, leaf, SM_DIGEST);
+	sm_sha_update(&s, part, nr * sizeof(*part));
+	sm_sha_final(&s, leaf);
+}
+
+uint64_t sm_data_place(const struct sm_data *d, const struct sm_extent *part, struct sm_place *at)
+{
+	for (; at->i < d->nr; at->i++) {
+		struct sm_extent x = sm_extent_at(d->extents, at->i);
+
+		if (part->offset >= x.offset && part->offset - x.offset < x.length) {
+			uint64_t skip = part->offset - x.offset;
+
+			return part->length <= x.length - skip ? at->raw + skip : UINT64_MAX;
+		}
+		at->raw += x.length;
+	}
+	return UINT64_MAX;
+}
+
 ssize_t sm_data_pack(const struct sm_extent *x, uint32_t nr, const uint8_t *raw, uint32_t raw_length, int level,
 		     void *payload, struct sm_err *e)
 {
@@ -198,14 +224,19 @@ void sm_map_hash_init(struct sm_map_hash *h)
 	sm_range_hash_init(&h->zero);
 }
 
+void sm_map_hash_leaf(struct sm_map_hash *h, const uint8_t leaf[SM_DIGEST])
+{
+	h->frames++;
+	sm_sha_update(&h->data, leaf, SM_DIGEST);
+}
+
 int sm_map_hash_data(struct sm_map_hash *h, uint64_t first_offset, const uint8_t leaf[SM_DIGEST])
 {
 	if (h->any && first_offset <= h->last)
 		return -EINVAL;
 	h->any = true;
 	h->last = first_offset;
-	h->frames++;
-	sm_sha_update(&h->data, leaf, SM_DIGEST);
+	sm_map_hash_leaf(h, leaf);
 	return 0;
 }
 

@@ -96,6 +96,19 @@ static inline const struct sm_wire_data *sm_data_head(const struct sm_data *d)
 /* sm_data_leaf() - what stands for a DATA frame in the map hash: independent of the codec */
 void sm_data_leaf(const struct sm_data *d, uint8_t leaf[SM_DIGEST]);
 
+/* sm_data_part_leaf() - of a DATA frame of which only a part applies (PART) */
+void sm_data_part_leaf(const struct sm_data *d, const struct sm_wire_extent *part, uint32_t nr, uint8_t leaf[SM_DIGEST]);
+
+/*
+ * sm_data_place() - where in the raw bytes a part is, that lies inside one of the frame's extents; UINT64_MAX: it does not
+ * @at: zeroed at first; parts must ascend
+ */
+struct sm_place {
+	uint32_t i;
+	uint64_t raw;
+};
+uint64_t sm_data_place(const struct sm_data *d, const struct sm_extent *part, struct sm_place *at);
+
 /**
  * sm_data_pack() - make a DATA payload
  * @payload: SM_MAX_PAYLOAD bytes and more: SM_DATA_ROOM(nr, raw_length)
@@ -129,6 +142,8 @@ struct sm_map_hash {
 };
 void sm_map_hash_init(struct sm_map_hash *h);
 int sm_map_hash_data(struct sm_map_hash *h, uint64_t first_offset, const uint8_t leaf[SM_DIGEST]);
+/* sm_map_hash_leaf() - the same where frames come in any order, and the order is part of the digest */
+void sm_map_hash_leaf(struct sm_map_hash *h, const uint8_t leaf[SM_DIGEST]);
 int sm_map_hash_zero(struct sm_map_hash *h, uint64_t offset, uint64_t length);
 void sm_map_hash_final(struct sm_map_hash *h, uint8_t digest[SM_DIGEST]);
 void sm_map_hash_drop(struct sm_map_hash *h);

@@ -234,7 +234,7 @@ static int check_header(struct sm_chan *c, const struct sm_wire_header *h, struc
 
 static bool known_type(uint16_t type)
 {
-	return (type >= SM_HELLO && type <= SM_KEEPALIVE) || (type >= SM_OPEN && type <= SM_DIGESTED) ||
+	return (type >= SM_HELLO && type <= SM_KEEPALIVE) || (type >= SM_OPEN && type <= SM_PART) ||
 	       (type >= SM_LIST && type <= SM_ROW);
 }
 
@@ -303,6 +303,17 @@ int sm_chan_recv(struct sm_chan *c, struct sm_frame *f, struct sm_err *e)
 				       (unsigned long long)f->sequence, f->type);
 	} while (!known_type(f->type) || f->type == SM_KEEPALIVE);
 	return 1;
+}
+
+void sm_chan_take(struct sm_chan *c, uint8_t **buf, size_t *size)
+{
+	uint8_t *mine = c->buf;
+	size_t n = c->buf_size;
+
+	c->buf = *buf;
+	c->buf_size = *size;
+	*buf = mine;
+	*size = n;
 }
 
 bool sm_chan_pending(struct sm_chan *c, int timeout_ms)

@@ -36,6 +36,7 @@ enum sm_type {
 	SM_COMMITTED = 24,	/* server: the receipt */
 	SM_DIGEST_OF = 25,	/* client: digests of parts of a generation are wanted (session_digest.h) */
 	SM_DIGESTED = 26,	/* server: they are */
+	SM_PART = 27,		/* server, in a restore: of the next DATA frame only these extents apply */
 
 	SM_LIST = 32,
 	SM_LISTED = 33,		/* server: one generation */
@@ -75,8 +76,9 @@ _Static_assert(sizeof(struct sm_wire_hello) == 80, "hello");
 #define SM_FEATURE_ZSTD		(1ull << 0)
 #define SM_FEATURE_RESUME	(1ull << 1)
 #define SM_FEATURE_DIGESTS	(1ull << 2)
+#define SM_FEATURE_PARTS	(1ull << 3)	/* takes PART, and DATA of a restore in any order */
 #define SM_FEATURE_SEALED	(1ull << 4)	/* keeps what clients encrypt */
-#define SM_FEATURES		(SM_FEATURE_SEALED | SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS)
+#define SM_FEATURES		(SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS | SM_FEATURE_PARTS | SM_FEATURE_SEALED)
 
 #define SM_ROLE_BACKUP		(1u << 0)
 #define SM_ROLE_RESTORE		(1u << 1)
@@ -130,6 +132,12 @@ int sm_chan_send_buf(struct sm_chan *c, uint16_t type, const void *buf, size_t l
  * Return: 1, 0 at a clean end, -EPROTO damaged or out of order, -ETIMEDOUT, -EINTR (wait_mask), -EPIPE cut in a frame.
  */
 int sm_chan_recv(struct sm_chan *c, struct sm_frame *f, struct sm_err *e);
+
+/*
+ * sm_chan_take() - keep the payload of the last frame: its buffer is the caller's from now on, and *@buf (or NULL), of
+ * *@size bytes, takes its place
+ */
+void sm_chan_take(struct sm_chan *c, uint8_t **buf, size_t *size);
 
 /* sm_chan_pending() - is there something to receive now, or within @timeout_ms? */
 bool sm_chan_pending(struct sm_chan *c, int timeout_ms);

@@ -12,7 +12,8 @@
 
 static int begin(struct sm_incoming *in, struct sm_chan *c, struct sm_err *e)
 {
-	memset(in, 0, sizeof(*in));
+	memset(in, 0, offsetof(struct sm_incoming, part.x));
+	in->raw = NULL;
 	in->chan = c;
 	sm_map_hash_init(&in->map);
 	sm_spill_init(&in->ranges, sizeof(struct sm_extent), NULL);
@@ -112,23 +113,81 @@ static int note_ranges(struct sm_incoming *in, const struct sm_wire_extent *w, u
 	return 0;
 }
 
-static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
+/* Which blocks of the next DATA frame apply. */
+static int take_part(struct sm_incoming *in, const struct sm_frame *f, struct sm_err *e)
 {
-	uint8_t leaf[SM_DIGEST];
-	struct sm_data d;
+	const struct sm_wire_extent *x;
 	int err;
 
-	if ((err = sm_data_parse(f->payload, f->length, in->size, false, &d, e)) ||
-	    (err = in->opener ? sm_data_open(&d, in->opener, in->raw, e) : sm_data_check(&d, in->raw, e)) || (err = note_ranges(in, d.extents, d.nr, e)))
+	if (in->part.nr)
+		return sm_fail(e, -EPROTO, "parts of nothing");
+	err = sm_zero_parse(f->payload, f->length, in->size, &x, &in->part.nr, e);
+	if (!err)
+		memcpy(in->part.x, x, in->part.nr * sizeof(*x));
+	return err;
+}
+
+/* A frame that was made of another size of the volume may reach past ours, or end inside a block: only its parts are bound by it. */
+static uint64_t size_for_parts(const struct sm_frame *f)
+{
+	const struct sm_wire_data *h = (const void *)f->payload;
+	uint32_t nr = f->length < sizeof(*h) ? 0 : le32toh(h->nr_extents);
+	struct sm_extent last;
+
+	if (!nr || sizeof(*h) + (uint64_t)nr * sizeof(struct sm_wire_extent) > f->length)
+		return 0;
+	last = sm_extent_at((const struct sm_wire_extent *)(h + 1), nr - 1);
+	return last.offset > SM_SIZE_MAX || last.length > SM_SIZE_MAX ? 0 : last.offset + last.length;
+}
+
+static int check_parts(struct sm_incoming *in, const struct sm_data *d, struct sm_err *e)
+{
+	struct sm_place at = { 0 };
+
+	for (uint32_t i = 0; i < in->part.nr; i++) {
+		struct sm_extent x = sm_extent_at(in->part.x, i);
+
+		if (sm_data_place(d, &x, &at) == UINT64_MAX)
+			return sm_fail(e, -EPROTO, "a part at offset %llu is not of its frame", (unsigned long long)x.offset);
+		in->data_bytes += x.length;
+	}
+	return 0;
+}
+
+static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
+{
+	uint64_t size = in->part.nr ? size_for_parts(f) : in->size;
+	uint8_t leaf[SM_DIGEST];
+	struct sm_data *d = &out->d;
+	int err = sm_data_parse(f->payload, f->length, size, false, d, e);
+
+	if (err)
 		return err;
-	sm_data_leaf(&d, leaf);
-	if (sm_map_hash_data(&in->map, le64toh(d.extents[0].offset), leaf))
+	out->nr = d->nr;
+	out->extents = d->extents;
+	if (in->part.nr) {
+		out->nr = in->part.nr;
+		out->extents = in->part.x;
+		err = check_parts(in, d, e);
+		sm_data_part_leaf(d, in->part.x, in->part.nr, leaf);
+		in->part.nr = 0;
+	} else {
+		in->data_bytes += d->raw_length;
+		sm_data_leaf(d, leaf);
+	}
+	if (err || (err = note_ranges(in, out->extents, out->nr, e)))
+		return err;
+	if (in->restore)
+		sm_map_hash_leaf(&in->map, leaf);
+	else if (sm_map_hash_data(&in->map, le64toh(d->extents[0].offset), leaf))
 		return sm_fail(e, -EPROTO, "frames do not ascend");
-	in->data_bytes += d.raw_length;
-	out->nr = d.nr;
-	out->extents = d.extents;
-	out->raw = in->opener || d.codec != SM_CODEC_SEALED ? in->raw : NULL;
 	return 1;
+}
+
+const uint8_t *sm_incoming_piece(const struct sm_incoming_frame *f, uint32_t i, struct sm_place *at, struct sm_extent *x)
+{
+	*x = sm_extent_at(f->extents, i);
+	return f->raw + sm_data_place(&f->d, x, at);
 }
 
 static int take_zero(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
@@ -185,6 +244,8 @@ static int end_of_restore(struct sm_incoming *in, const struct sm_frame *f, stru
 	if (!o)
 		return -EPROTO;
 	err = sm_json_digest(o, "map_hash", said, e);
+	if (!err && json_object_get(o, "repacked"))
+		err = sm_json_u64(o, "repacked", INT64_MAX, &in->repacked, e);
 	json_decref(o);
 	sm_map_hash_final(&in->map, map);
 	if (err || (err = sum_ranges(in, ranges, &nr, &bytes, e)))
@@ -225,15 +286,22 @@ static int end_of_stream(struct sm_incoming *in, const struct sm_frame *f, struc
 	return 0;
 }
 
-int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, struct sm_err *e)
+int sm_incoming_recv(struct sm_incoming *in, struct sm_incoming_frame *out, struct sm_err *e)
 {
 	struct sm_frame f;
-	int r = sm_chan_recv(in->chan, &f, e);
+	int r;
 
+	while ((r = sm_chan_recv(in->chan, &f, e)) > 0 && f.type == SM_PART && in->restore) {
+		r = take_part(in, &f, e);
+		if (r)
+			return r;
+	}
 	if (r < 0)
 		return r;
 	if (!r)
 		return sm_fail(e, -EPIPE, "ends before its end: not a whole backup");
+	if (in->part.nr && f.type != SM_DATA && f.type != SM_ERROR)
+		return sm_fail(e, -EPROTO, "parts of nothing");
 	*out = (struct sm_incoming_frame){ .type = f.type, .payload = f.payload, .payload_len = f.length };
 	if (f.type == SM_DATA)
 		return take_data(in, &f, out, e);
@@ -246,4 +314,15 @@ int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, stru
 	if (f.type == SM_ERROR)
 		return sm_remote_error("media server", &f, e);
 	return sm_fail(e, -EPROTO, "frame of type %u does not belong here", f.type);
+}
+
+int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *out, struct sm_err *e)
+{
+	int r = sm_incoming_recv(in, out, e), err;
+
+	if (r <= 0 || out->zero)
+		return r;
+	err = in->opener ? sm_data_open(&out->d, in->opener, in->raw, e) : sm_data_check(&out->d, in->raw, e);
+	out->raw = in->opener || out->d.codec != SM_CODEC_SEALED ? in->raw : NULL;
+	return err ? err : r;
 }

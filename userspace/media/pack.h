@@ -113,7 +113,12 @@ struct sm_pack {
 /* sm_pack_open() - checks tail, bounds and id; -EUCLEAN when they are wrong, or it is not the one of that id */
 int sm_pack_open(struct sm_store *s, const char *key, const uint8_t id[SM_DIGEST], struct sm_pack *p,
 		 struct sm_err *e);
-/* sm_pack_read() - payload of a record into @buf (SM_MAX_PAYLOAD bytes), checked; its length or -errno */
+/* sm_pack_length() - of a record's payload: at most SM_MAX_PAYLOAD; 0: there is no such record */
+static inline uint32_t sm_pack_length(const struct sm_pack *p, uint32_t record)
+{
+	return record < p->nr ? le32toh(p->index[record].length) : 0;
+}
+/* sm_pack_read() - payload of a record into @buf (as long as it is), checked; its length or -errno */
 ssize_t sm_pack_read(struct sm_pack *p, uint32_t record, void *buf, struct sm_err *e);
 void sm_pack_done(struct sm_pack *p);
 

@@ -175,6 +175,9 @@ struct sm_image_piece {
 	const uint8_t *data;		/* not zero: the bytes, checked; until the next call */
 	const void *payload;		/* the whole DATA payload, when it is just this piece; or NULL */
 	size_t payload_len;
+	/* sm_image_forward() only: the parts of the payload that apply; NULL: all of it */
+	const struct sm_extent *part;
+	uint32_t nr_part;
 };
 
 /**
@@ -194,6 +197,17 @@ void sm_image_close(struct sm_image *img);
 int sm_image_unseal(struct sm_image *img, const struct sm_generation *g, const struct sm_secret *k, struct sm_err *e);
 /* sm_image_seek() - sm_image_next() goes on at @offset, a multiple of SM_BLOCK inside the image */
 int sm_image_seek(struct sm_image *img, uint64_t offset, struct sm_err *e);
+/**
+ * sm_image_forward() - as sm_image_next(), for who can send records as they are stored
+ * @asked: what is wanted of the image: whole blocks (or up to its end), ascending, disjoint; the same in all calls
+ * @end: stop there: the end of one of these, in which the image is
+ *
+ * Where at least half of a record's bytes are wanted, @p is the whole record the first time that one of them is met (payload, and
+ * which parts of it; neither offset nor data), and the others are passed over. It is checked up to the manifest, but not unpacked: its
+ * digest is the receiver's to compare. Other pieces are as of sm_image_next(), payload NULL.
+ */
+int sm_image_forward(struct sm_image *img, const struct sm_extent *asked, uint32_t nr, uint64_t end, struct sm_image_piece *p,
+		     struct sm_err *e);
 /* sm_image_read() - any range inside the image, checked as above; sequential reads cost no searching */
 int sm_image_read(struct sm_image *img, void *buf, size_t len, uint64_t offset, struct sm_err *e);
 /* sm_image_extent() - from @offset on, for *@len bytes, it is all zeros, or it is data; from the map alone */

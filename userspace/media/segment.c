@@ -165,6 +165,14 @@ int sm_segment_entry(struct sm_segment *g, uint64_t i, struct sm_entry *x, struc
 	return 0;
 }
 
+int sm_segment_twin(const struct sm_segment *g, struct sm_segment *twin, struct sm_err *e)
+{
+	*twin = *g;
+	twin->page_no = UINT64_MAX;
+	twin->page = malloc(SM_PAGE);
+	return twin->page ? 0 : sm_fail(e, -ENOMEM, "no memory for a map");
+}
+
 void sm_segment_close(struct sm_segment *g)
 {
 	if (g->object)
@@ -243,12 +251,49 @@ int sm_sweep_begin(struct sm_sweep *s, struct sm_layer *layer, uint32_t nr, stru
 	return 0;
 }
 
+/* Does entry @i end behind @pos? 1, 0, -errno. */
+static int ends_behind(struct sm_segment *g, uint64_t i, uint64_t pos, struct sm_err *e)
+{
+	struct sm_entry x;
+	int err = sm_segment_entry(g, i, &x, e);
+
+	return err ? err : x.start + x.count > pos;
+}
+
+/* What is looked for mostly lies in the page that is here, or in the next one: no need to search all of them. */
+static int narrow(struct sm_segment *g, uint64_t pos, uint64_t *low, uint64_t *high, struct sm_err *e)
+{
+	uint64_t first = g->page_no * SM_PAGE_ENTRIES, last;
+	int r;
+
+	if (g->page_no == UINT64_MAX)
+		return 0;
+	last = first + le32toh(g->page->nr) - 1;
+	r = ends_behind(g, first, pos, e);
+	if (r) {
+		*high = first;
+		return r < 0 ? r : 0;
+	}
+	for (int i = 0; i < 2 && last < *high; i++) {
+		r = ends_behind(g, last, pos, e);
+		if (r) {
+			*high = last;
+			return r < 0 ? r : 0;
+		}
+		*low = last + 1;
+		last += SM_PAGE_ENTRIES;
+	}
+	return 0;
+}
+
 /* The first entry of the layer that ends behind @pos, and what of it lies there. */
 static int layer_seek(struct sm_layer *l, uint64_t pos, struct sm_err *e)
 {
 	uint64_t low = 0, high = l->nr;
-	int r;
+	int r = l->segment ? narrow(l->segment, pos, &low, &high, e) : 0;
 
+	if (r)
+		return r;
 	while (low < high) {
 		uint64_t mid = low + (high - low) / 2;
 		struct sm_entry x = l->segment ? (struct sm_entry){ 0 } : l->entries[mid];

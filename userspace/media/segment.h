@@ -69,6 +69,8 @@ int sm_segment_open(struct sm_store *s, const char *key, const uint8_t id[SM_DIG
 		    struct sm_segment *g, struct sm_err *e);
 int sm_segment_entry(struct sm_segment *g, uint64_t i, struct sm_entry *x, struct sm_err *e);
 void sm_segment_close(struct sm_segment *g);
+/* sm_segment_twin() - the same with a page of its own, for a second walk; free(twin->page) before the first is closed */
+int sm_segment_twin(const struct sm_segment *g, struct sm_segment *twin, struct sm_err *e);
 
 /* A source of sorted entries: a segment, or the new ones of an upload (packs by their own table). */
 struct sm_layer {

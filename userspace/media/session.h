@@ -138,14 +138,20 @@ struct sm_incoming {
 	struct sm_map_hash map;
 	struct sm_spill ranges;		/* struct sm_extent */
 	uint64_t data_bytes, zero_bytes;
+	uint64_t repacked;		/* restore: frames that the server had to pack anew */
+	struct {			/* restore: PART has come, DATA is next */
+		uint32_t nr;
+		struct sm_wire_extent x[SM_MAX_EXTENTS];
+	} part;
 	uint8_t *raw;
 };
 
 struct sm_incoming_frame {
 	bool zero;
 	uint32_t nr;
-	const struct sm_wire_extent *extents;
-	const uint8_t *raw;		/* data: all extents' bytes, checked against the digest; NULL: encrypted */
+	const struct sm_wire_extent *extents;	/* that apply */
+	struct sm_data d;		/* data: the frame that they are of; ->extents may be more */
+	const uint8_t *raw;		/* data: bytes of d's extents, checked against the digest; NULL: encrypted; sm_incoming_piece() finds those of one */
 	const void *payload;
 	size_t payload_len;
 	uint16_t type;
@@ -160,6 +166,14 @@ int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size
 			struct sm_err *e);
 /* sm_incoming_next() - 1 a frame; 0 the end, and all of it was as announced; -errno */
 int sm_incoming_next(struct sm_incoming *in, struct sm_incoming_frame *f, struct sm_err *e);
+/*
+ * sm_incoming_recv() - the same, but data has not been unpacked and compared with its digest: f->raw is NULL. That is the caller's to
+ * do, with sm_data_unpack(&f->d), before he uses a byte; it may be done in another thread. f->payload is the channel's
+ * (sm_chan_take()); f->extents may be in->part, until the next call.
+ */
+int sm_incoming_recv(struct sm_incoming *in, struct sm_incoming_frame *f, struct sm_err *e);
+/* sm_incoming_piece() - extent @i of a data frame and its bytes; for all of them, from 0 on. @at: zeroed at first */
+const uint8_t *sm_incoming_piece(const struct sm_incoming_frame *f, uint32_t i, struct sm_place *at, struct sm_extent *x);
 void sm_incoming_done(struct sm_incoming *in);
 
 /* ---- both ---- */

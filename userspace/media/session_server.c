@@ -16,6 +16,7 @@
 #include "index.h"
 #include "session.h"
 #include "session_digest.h"
+#include "session_restore.h"
 
 #define SYNC_BYTES	(SM_CREDIT / 2)
 #define SYNC_IDLE_MS	50
@@ -26,6 +27,7 @@ struct server {
 	struct sm_chan *chan;
 	const struct sm_identity *id;
 	uint32_t roles;			/* asked for and granted */
+	uint64_t features;		/* the client's */
 	struct sm_upload *upload;
 	struct sm_digester *digester;
 	uint64_t bytes, frames, unsynced;
@@ -295,152 +297,6 @@ static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 	return err && err != -ENOENT ? err : sm_send_json(s->chan, SM_END, json_object(), e);
 }
 
-/* Pieces on their way into one DATA frame, and zeros into one ZERO frame; both ascend. */
-struct sender {
-	struct server *s;
-	struct sm_map_hash map;
-	struct sm_extent x[SM_MAX_EXTENTS];
-	uint32_t nr;
-	uint8_t *raw, *payload;
-	uint32_t len;
-	uint64_t data_bytes, zero_bytes;
-};
-
-static int send_payload(struct sender *o, const void *payload, size_t len, struct sm_err *e)
-{
-	uint8_t leaf[SM_DIGEST];
-	struct sm_data d;
-	int err = sm_data_parse(payload, len, INT64_MAX, true, &d, e);
-	uint64_t first;
-
-	if (err == -EPROTO && len >= sizeof(struct sm_wire_data)) {	/* ends inside a block, with the volume */
-		const struct sm_wire_data *h = payload;
-		struct sm_extent last = sm_extent_at((const void *)(h + 1), le32toh(h->nr_extents) - 1);
-
-		err = sm_data_parse(payload, len, last.offset + last.length, true, &d, e);
-	}
-	if (err)
-		return err;
-	first = le64toh(d.extents[0].offset);
-	sm_data_leaf(&d, leaf);
-	sm_map_hash_data(&o->map, first, leaf);
-	o->data_bytes += d.raw_length;
-	return sm_chan_send_buf(o->s->chan, SM_DATA, payload, len, e);
-}
-
-static int flush_data(struct sender *o, struct sm_err *e)
-{
-	ssize_t n;
-
-	if (!o->nr)
-		return 0;
-	n = sm_data_pack(o->x, o->nr, o->raw, o->len, 1, o->payload, e);
-	o->nr = 0;
-	o->len = 0;
-	return n < 0 ? (int)n : send_payload(o, o->payload, n, e);
-}
-
-static int send_zero(struct sender *o, const struct sm_image_piece *p, struct sm_err *e)
-{
-	struct {
-		struct sm_wire_zero h;
-		struct sm_wire_extent x;
-	} __attribute__((packed)) z = { { htole32(1), 0 }, { htole64(p->offset), htole64(p->length) } };
-
-	o->zero_bytes += p->length;
-	sm_map_hash_zero(&o->map, p->offset, p->length);
-	return sm_chan_send_buf(o->s->chan, SM_ZERO, &z, sizeof(z), e);
-}
-
-static int send_piece(struct sender *o, const struct sm_image_piece *p, struct sm_err *e)
-{
-	int err = 0;
-
-	if (p->zero)
-		return send_zero(o, p, e);
-	if (p->payload || o->len + p->length > SM_SEND_RAW || o->nr == SM_MAX_EXTENTS)
-		err = flush_data(o, e);
-	if (err)
-		return err;
-	if (p->payload)
-		return send_payload(o, p->payload, p->payload_len, e);
-	if (p->length > SM_SEND_RAW) {
-		struct sm_image_piece part = *p;
-		uint64_t done = 0;
-
-		for (part.length = SM_SEND_RAW; !err && done < p->length; done += part.length) {
-			part.offset = p->offset + done;
-			part.data = p->data + done;
-			part.length = p->length - done < SM_SEND_RAW ? p->length - done : SM_SEND_RAW;
-			err = send_piece(o, &part, e);
-		}
-		return err;
-	}
-	if (o->nr && o->x[o->nr - 1].offset + o->x[o->nr - 1].length == p->offset)
-		o->x[o->nr - 1].length += p->length;
-	else
-		o->x[o->nr++] = (struct sm_extent){ p->offset, p->length };
-	memcpy(o->raw + o->len, p->data, p->length);
-	o->len += p->length;
-	return 0;
-}
-
-/* One range of the image: its pieces, the last one cut off. */
-static int send_range(struct sender *o, struct sm_image *img, const struct sm_extent *x, struct sm_err *e)
-{
-	uint64_t end = x->offset + x->length;
-	struct sm_image_piece p = { .offset = x->offset };
-	int r = sm_image_seek(img, x->offset, e);
-
-	while (!r && p.offset + p.length < end) {
-		r = sm_image_next(img, &p, e);
-		if (r < 0)
-			return r;
-		if (!r)
-			return sm_fail(e, -EINVAL, "range past the end");
-		if (p.offset + p.length > end) {
-			p.length = end - p.offset;
-			p.payload = NULL;
-		}
-		r = send_piece(o, &p, e);
-	}
-	return r;
-}
-
-static int send_image(struct server *s, struct sm_image *img, const struct sm_extent *x, uint32_t nr, struct sm_err *e)
-{
-	struct sender *o = calloc(1, sizeof(*o));
-	uint8_t hash[SM_DIGEST];
-	json_t *end;
-	int r;
-
-	if (!o)
-		return sm_fail(e, -ENOMEM, "no memory");
-	o->s = s;
-	o->raw = malloc(SM_SEND_RAW);
-	o->payload = malloc(SM_MAX_PAYLOAD);
-	sm_map_hash_init(&o->map);
-	r = o->raw && o->payload ? 0 : sm_fail(e, -ENOMEM, "no memory");
-	for (uint32_t i = 0; !r && i < nr; i++)
-		r = send_range(o, img, &x[i], e);
-	if (!r)
-		r = flush_data(o, e);
-	end = json_object();
-	json_object_set_new(end, "frames", json_integer(o->map.frames));
-	json_object_set_new(end, "data_bytes", json_integer(o->data_bytes));
-	json_object_set_new(end, "zero_bytes", json_integer(o->zero_bytes));
-	sm_map_hash_final(&o->map, hash);
-	sm_json_set_hex(end, "map_hash", hash, SM_DIGEST);
-	if (!r)
-		r = sm_send_json(s->chan, SM_END, end, e);
-	else
-		json_decref(end);
-	free(o->raw);
-	free(o->payload);
-	free(o);
-	return r;
-}
-
 static int restore_generation(struct server *s, const json_t *o, uint32_t number, struct sm_err *e)
 {
 	struct sm_extent *x = malloc(SM_MAX_RANGES * sizeof(*x));
@@ -459,7 +315,7 @@ static int restore_generation(struct server *s, const json_t *o, uint32_t number
 	if (!err) {
 		err = send_generation(s, SM_RESTORING, &g, e);
 		if (!err)
-			err = send_image(s, img, x, nr, e);
+			err = sm_send_image(s->chan, img, s->features & SM_FEATURE_PARTS, x, nr, e);
 		sm_image_close(img);
 	}
 	sm_generation_done(&g);
@@ -546,6 +402,7 @@ static int greet(struct server *s, struct sm_err *e)
 	if (r)
 		return r;
 	s->roles = le32toh(h.roles) & s->id->roles;
+	s->features = le64toh(h.features);
 	return sm_send_hello(s->chan, s->roles, s->repo->uuid, e);
 }
 

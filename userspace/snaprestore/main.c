@@ -106,6 +106,7 @@ static int run(int argc, char **argv)
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &o.quiet, "no progress" },
 		{ "progress-json", 0, SNAP_OPT_FLAG, NULL, &o.progress_json, "progress as lines of JSON on stderr" },
 		{ "json", 'J', SNAP_OPT_FLAG, NULL, &o.json, "list as JSON" },
+		{ "stats", 0, SNAP_OPT_FLAG, NULL, &o.stats, "what came from the server, as a line of JSON on stderr" },
 		{ 0 }
 	};
 	struct sm_err e = { 0 };

@@ -16,6 +16,7 @@
 
 #include "progress.h"
 #include "restore.h"
+#include "writers.h"
 
 struct snap_progress *restore_progress(const struct restore_options *o, uint64_t total)
 {
@@ -139,19 +140,14 @@ int restore_repo(struct restore_options *o, struct sm_err *e)
 
 /* ---- frames ---- */
 
-static int write_frame(struct target *t, const struct sm_incoming_frame *f, struct sm_err *e)
+static int zero_frame(struct target *t, const struct sm_incoming_frame *f, struct sm_err *e)
 {
-	const uint8_t *raw = f->raw;
 	int err = 0;
 
 	for (uint32_t i = 0; !err && i < f->nr; i++) {
 		struct sm_extent x = sm_extent_at(f->extents, i);
 
-		if (f->zero)
-			err = target_zero(t, x.offset, x.length, e);
-		else
-			err = target_write(t, x.offset, raw, x.length, e);
-		raw += f->zero ? 0 : x.length;
+		err = target_zero(t, x.offset, x.length, e);
 	}
 	return err;
 }
@@ -159,14 +155,20 @@ static int write_frame(struct target *t, const struct sm_incoming_frame *f, stru
 static int copy_frames(struct restore_options *o, struct sm_incoming *in, uint64_t total, struct sm_err *e)
 {
 	struct snap_progress *p = restore_progress(o, total);
+	struct writers *w = writers_begin(&o->target, in->opener, e);
 	struct sm_incoming_frame f;
-	int r;
+	struct sm_err mine;
+	int r = w ? 0 : -EAGAIN, err;
 
-	while ((r = sm_incoming_next(in, &f, e)) > 0) {
-		r = write_frame(&o->target, &f, e);
-		if (r)
-			break;
-		snap_progress_update(p, in->data_bytes + in->zero_bytes, in->chan->bytes_in);
+	while (!r && (r = sm_incoming_recv(in, &f, e)) > 0) {
+		r = f.zero ? zero_frame(&o->target, &f, e) : writers_put(w, in->chan, &f, e);
+		if (!r)
+			snap_progress_update(p, in->data_bytes + in->zero_bytes, in->chan->bytes_in);
+	}
+	err = w ? writers_end(w, &mine) : 0;
+	if (err && !r) {
+		r = err;
+		*e = mine;
 	}
 	snap_progress_end(p, !r);
 	return r;
@@ -248,6 +250,13 @@ static int unseal(struct restore_options *o, const struct sm_manifest *m, struct
 	return sm_unseal_manifest(o->key, m, e);
 }
 
+static void print_stats(const struct sm_incoming *in)
+{
+	fprintf(stderr, "{\"received_bytes\":%llu,\"data_bytes\":%llu,\"zero_bytes\":%llu,\"frames\":%llu,\"repacked_frames\":%llu}\n",
+		(unsigned long long)in->chan->bytes_in, (unsigned long long)in->data_bytes, (unsigned long long)in->zero_bytes,
+		(unsigned long long)in->map.frames, (unsigned long long)in->repacked);
+}
+
 static int receive(struct restore_options *o, struct sm_client *c, struct sm_err *e)
 {
 	struct sm_incoming in;
@@ -268,6 +277,8 @@ static int receive(struct restore_options *o, struct sm_client *c, struct sm_err
 	in.opener = &o->opener;
 	if (!err)
 		err = copy_frames(o, &in, l.manifest.info.size, e);
+	if (!err && o->stats)
+		print_stats(&in);
 	sm_incoming_done(&in);
 	if (!err && spool)
 		err = spool_end(o, e);

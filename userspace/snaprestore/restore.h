@@ -17,6 +17,7 @@ struct target {
 	bool force;
 	bool diff;			/* in place: only what differs is written */
 	uint64_t differed;		/* bytes, then */
+	uint64_t dirty;			/* bytes written to a file or device */
 	uint64_t size, written;		/* of the image; of stdout: what has gone out */
 	uint64_t shift;			/* stdout: offset in the image less offset in the output */
 };
@@ -29,7 +30,7 @@ struct target {
  * -EBUSY a device that is mounted or held (it is opened exclusively); -ENOSPC one that is too small; -EEXIST a file, without force.
  */
 int target_open(struct target *t, uint64_t size, struct sm_err *e);
-/* target_write(), target_zero() - a range; on stdout they must ascend without gaps */
+/* target_write(), target_zero() - a range; on stdout they must ascend without gaps. Elsewhere from several threads at once, for different ranges. */
 int target_write(struct target *t, uint64_t offset, const void *buf, size_t len, struct sm_err *e);
 int target_zero(struct target *t, uint64_t offset, uint64_t length, struct sm_err *e);
 /* target_resize() - the next stream of a chain has another size */
@@ -52,7 +53,7 @@ struct restore_options {
 	uint32_t nr_ranges;
 	const struct sm_secret *key;	/* NULL: none given */
 	struct sm_opener opener;
-	bool quiet, progress_json, json;
+	bool quiet, progress_json, json, stats;
 	struct target target;
 };
 

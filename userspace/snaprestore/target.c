@@ -15,6 +15,8 @@
 #include "restore.h"
 #include "store.h"
 
+#define WRITEBACK	(16u << 20)
+
 static const uint8_t zeros[1 << 20];
 
 static int open_device(struct target *t, struct sm_err *e)
@@ -115,7 +117,7 @@ static int failed(struct target *t, int err, struct sm_err *e)
 /* What is there is read first; runs of blocks that differ are written. What cannot be read is taken to differ. */
 static int write_differing(struct target *t, uint64_t offset, const uint8_t *buf, size_t len)
 {
-	static uint8_t there[64 << 10];
+	uint8_t there[64 << 10];
 
 	while (len) {
 		size_t n = len < sizeof(there) ? len : sizeof(there), from = 0, to;
@@ -136,13 +138,22 @@ static int write_differing(struct target *t, uint64_t offset, const uint8_t *buf
 			err = sm_pwrite_full(t->fd, buf + from, to - from, offset + from);
 			if (err)
 				return err;
-			t->differed += to - from;
+			__atomic_add_fetch(&t->differed, to - from, __ATOMIC_RELAXED);
 		}
 		buf += n;
 		offset += n;
 		len -= n;
 	}
 	return 0;
+}
+
+/* The disk begins to write while there is more to come: the fsync at the end has little left to do. */
+static void start_writeback(struct target *t, size_t len)
+{
+	uint64_t now = __atomic_add_fetch(&t->dirty, len, __ATOMIC_RELAXED);
+
+	if (now / WRITEBACK != (now - len) / WRITEBACK)
+		sync_file_range(t->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 int target_write(struct target *t, uint64_t offset, const void *buf, size_t len, struct sm_err *e)
@@ -159,6 +170,7 @@ int target_write(struct target *t, uint64_t offset, const void *buf, size_t len,
 		t->written += len;
 	} else {
 		err = sm_pwrite_full(t->fd, buf, len, offset);
+		start_writeback(t, len);
 	}
 	return err ? failed(t, err, e) : 0;
 }
