@@ -8,7 +8,7 @@ in_namespace "--mount --net" "$@"
 HOST=192.0.2.1
 PORT=17419
 export TZ=UTC
-begin 9
+begin 10
 
 at_end() {
 	umount "$W/small" 2>/dev/null
@@ -99,6 +99,46 @@ small_disk() {	# OPTIONS
 	mkdir -p "$W/small" && mount -t tmpfs -o "$1" none "$W/small" && snapmedia init "$W/small/repo"
 }
 
+# Damage in what says that a generation is there costs that generation: not the others, nor another volume, nor the next backup.
+a_damaged_manifest() {
+	local r=$W/dam m v h="--host $HOST:$PORT"
+
+	PIN=$(snapmediad init "$r") && start "$r" --listen $HOST:$PORT && enroll "$r" nas2 backup,restore && enroll "$r" boss operator || return 1
+	to() {	# GEN [BASE]
+		as nas2 snapbackup --image "$W/g$1" --uuid "$U" --volume-name disk --gen "$1" --dest $HOST:$PORT -q ${2:+--base "$2" --base-image "$W/g$2"}
+	}
+	to 1 && to 2 1 && to 3 2 || return 1
+	snapbackup --image "$W/g5" --uuid 00000000-0000-4000-8000-000000000001 --volume-name other --gen 1 --dest "$r" -q || return 1
+	m=$(find "$r/objects" -name 0000000002.manifest) && v=${m%/manifests/*} || return 1
+	printf 'XYZ' | dd of="$m" bs=1 seek=100 conv=notrunc status=none
+	for cache in with without; do
+		[ $cache = with ] || rm -f "$r/cache/"*
+		refused 6 "0002.manifest: damaged" snapmedia list "$r" -o volume,generation --noheadings >"$W/said" || return 1
+		[ "$(grep -v snapmedia "$W/said" | sort | tr -s ' \n' ' ')" = "disk 1 disk 3 other 1 " ] || { cat "$W/said"; return 1; }
+		refused 6 "damaged" as boss snapmedia list $h >/dev/null || return 1
+		as nas2 snaprestore --from $HOST:$PORT --list 2>"$W/err" | grep -c disk >"$W/said"
+		[ "$(cat "$W/said")" = 2 ] && grep -q "1 more generations are there" "$W/err" || { cat "$W/err"; return 1; }
+		for g in 1 3; do
+			same "$r" $g && rm -f "$W/r" && as nas2 snaprestore --from $HOST:$PORT --volume disk --gen $g --to "$W/r" -q && cmp "$W/g$g" "$W/r" || return 1
+		done
+		refused 6 damaged snaprestore --from "$r" --volume disk --gen 2 --to "$W/no" -q && [ ! -e "$W/no" ] || return 1
+	done
+	to 4 3 && same "$r" 4 || return 1		# built on a sound one
+	refused 5 "damaged manifest" to 2 1 || return 1	# its number is taken
+	refused 6 "0002.manifest: damaged" snapmedia verify "$r" || return 1
+	snapmedia verify "$r" 2>/dev/null | grep -q "4 generations" || return 1	# the others were looked at
+	snapmedia prune "$r" --keep-last 2 --no-gc --apply || return 1
+	refused 6 "prune --damaged" snapmedia gc "$r" || return 1
+	same "$r" 3 && same "$r" 4 || return 1
+	refused 1 "goes without --keep-last" snapmedia prune "$r" --damaged --keep-last 1 || return 1
+	as boss snapmedia prune $h --damaged 2>&1 | grep "disk *2 .*remove.*damaged" && [ -e "$m" ] || return 1
+	as boss snapmedia prune $h --damaged --apply && [ ! -e "$m" ] && snapmedia gc "$r" && snapmedia verify "$r" || return 1
+	[ "$(gens "$r" | tr ' ' '\n' | sort | tr '\n' ' ')" = "1 3 4 " ] && same "$r" 3 && same "$r" 4 || return 1
+	echo '{"client' >"$v/volume.json"	# nobody else's business; the manifests say whose it is, too
+	same "$r" 4 && as nas2 snaprestore --from $HOST:$PORT --list | grep -c disk | grep -qx 2 && to 6 4 && same "$r" 6 || return 1
+	stop
+}
+
 full_in_mid_backup() {
 	small_disk size=52m && back "$W/small/repo" 1 && back "$W/small/repo" 2 1 || return 1
 	head -c 24M /dev/urandom >"$W/g7"
@@ -143,6 +183,7 @@ ok "locks hold, run out, and go" locks
 ok "results of a sample are kept and shown" results_are_shown
 ok "the same over the network" over_the_network
 ok "auditor and backup roles change nothing" roles_over_the_network
+ok "a damaged manifest is one generation's loss" a_damaged_manifest
 ok "a disk full in mid-backup: what is published stays, the rest is taken up" full_in_mid_backup
 ok "prune on a disk that is full of bytes" prune_when_full
 ok "prune on a disk that is full of files" prune_without_inodes

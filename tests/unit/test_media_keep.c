@@ -496,11 +496,19 @@ static void samples_and_results(void **state)
 	free(m.data);
 }
 
-/* A volume with a damaged manifest: nothing of it is given up. */
-static void doubt_gives_up_nothing(void **state)
+static int note_damaged(uint32_t number, bool removed, void *arg)
+{
+	*(uint32_t *)arg = removed ? number : 0;
+	return 0;
+}
+
+/* A damaged manifest: what it needs stays, whatever goes; the rules see the sound ones only. */
+static void doubt_gives_no_space_back(void **state)
 {
 	struct image m = make_image(90001, 1);
-	uint64_t before;
+	struct sm_generations g;
+	struct sm_usage before, after;
+	uint32_t number = 0;
 	struct backup b;
 	struct sm_gc gc;
 	struct fates f;
@@ -513,11 +521,34 @@ static void doubt_gives_up_nothing(void **state)
 	}
 	snprintf(cmd, sizeof(cmd), "printf X | dd of=$(echo %s/objects/volumes/*/manifests/0000000002.manifest) bs=1 seek=100 conv=notrunc status=none", dir);
 	assert_int_equal(system(cmd), 0);
-	before = allocated();
-	assert_int_equal(keep_last(1, true, &f), -EUCLEAN);
+	allocated();
+	assert_int_equal(sm_volume_usage(&repo, vid, &before, NULL), 0);
+	assert_int_equal(keep_last(1, true, &f), 0);
+	assert_int_equal(f.kept, 1);
+	assert_int_equal(f.removed, 1);
+	assert_gone(1);
 	assert_int_equal(sm_gc(&repo, vid, false, &gc, NULL), -EUCLEAN);
-	assert_int_equal(allocated(), before);
-	assert_stored(1, &m);
+	assert_int_equal(sm_volume_usage(&repo, vid, &after, NULL), 0);
+	assert_int_equal(after.packs, before.packs);
+	assert_int_equal(after.maps, before.maps);
+	assert_stored(3, &m);
+	assert_int_equal(sm_repo_generations(&repo, vid, &g, NULL), 0);
+	assert_int_equal(g.nr, 1);
+	assert_int_equal(g.damaged.nr, 1);
+	assert_int_equal(g.damaged.v[0], 2);
+	sm_generations_free(&g);
+	/* A lock holds here, too. */
+	assert_int_equal(sm_keep_set(&repo, vid, 2, INT64_MAX, NULL), 0);
+	assert_int_equal(sm_prune_damaged(&repo, vid, true, note_damaged, &number, NULL), 0);
+	assert_int_equal(number, 0);
+	assert_int_equal(sm_keep_clear(&repo, vid, 2, NULL), 0);
+	assert_int_equal(sm_prune_damaged(&repo, vid, false, note_damaged, &number, NULL), 0);
+	assert_int_equal(number, 2);
+	assert_int_equal(sm_gc(&repo, vid, false, &gc, NULL), -EUCLEAN);
+	assert_int_equal(sm_prune_damaged(&repo, vid, true, note_damaged, &number, NULL), 0);
+	assert_gone(2);
+	assert_int_equal(sm_gc(&repo, vid, false, &gc, NULL), 0);
+	assert_int_equal(gc.packs, 2);
 	assert_stored(3, &m);
 	free(m.data);
 }
@@ -825,7 +856,7 @@ int main(void)
 		TEST(locks_readers_and_uploads_hold),
 		TEST(base_exchanged_for_its_equal),
 		TEST(samples_and_results),
-		TEST(doubt_gives_up_nothing),
+		TEST(doubt_gives_no_space_back),
 		TEST(a_thousand_increments_cost_no_more),
 		TEST(commit_killed_at_every_system_call),
 		TEST(prune_and_gc_killed_at_every_system_call),

@@ -108,6 +108,8 @@ static int do_list(struct job *j)
 
 	for (size_t i = 0; !err && i < g.nr; i++)
 		err = j->a->row(list_row(j, &g, &g.v[i]), j->a->arg);
+	if (!err)
+		err = sm_generations_whole(&g, j->e);	/* told at the end: the others are there */
 	sm_generations_free(&g);
 	return err;
 }
@@ -317,12 +319,30 @@ static int prune_row(const struct sm_verdict *v, void *arg)
 	return j->a->row(o, j->a->arg);
 }
 
+static int prune_damaged_row(uint32_t number, bool removed, void *arg)
+{
+	struct job *j = arg;
+	struct sm_generations g;
+	json_t *o;
+
+	if (sm_repo_generations(j->r, j->vid, &g, NULL))
+		g.nr = 0;
+	o = about_volume(j, &g);
+	sm_generations_free(&g);
+	put(o, "generation", number);
+	sm_json_set_text(o, "action", !removed ? "keep" : flag(j, "apply") ? "removed" : "remove");
+	sm_json_set_text(o, "reason", removed ? "its manifest is damaged" : "locked");
+	return j->a->row(o, j->a->arg);
+}
+
 static int do_prune(struct job *j)
 {
 	bool apply = flag(j, "apply");
 	struct sm_policy p;
 	int err;
 
+	if (flag(j, "damaged"))
+		return sm_prune_damaged(j->r, j->vid, apply, prune_damaged_row, j, j->e);
 	for (int i = 0; i < SM_NR_RULES; i++) {
 		uint64_t v = 0;
 
@@ -440,6 +460,7 @@ int sm_admin(struct sm_repo *r, const json_t *order, const struct sm_admin *a, s
 	const char *client = json_string_value(json_object_get(order, "client"));
 	const char *volume = json_string_value(json_object_get(order, "volume"));
 	struct job j = { .r = r, .order = order, .a = a, .e = e };
+	struct sm_err damaged = { 0 };
 	size_t v = find_verb(json_string_value(json_object_get(order, "verb"))), nr;
 	char (*vids)[SM_VID_TEXT], vid[SM_VID_TEXT];
 	int err;
@@ -454,10 +475,21 @@ int sm_admin(struct sm_repo *r, const json_t *order, const struct sm_admin *a, s
 	err = sm_repo_volumes(r, client, &vids, &nr, e);
 	if (err)
 		return err;
+	/* Damage in one volume does not hide the others; it is the answer's end. */
 	for (size_t i = 0; !err && i < nr; i++) {
 		j.vid = vids[i];
 		err = verbs[v].fn(&j);
+		if (err == -EUCLEAN) {
+			if (!damaged.code)
+				damaged = e ? *e : (struct sm_err){ .code = err };
+			err = 0;
+		}
 	}
 	free(vids);
+	if (!err && damaged.code) {
+		err = damaged.code;
+		if (e)
+			*e = damaged;
+	}
 	return err;
 }

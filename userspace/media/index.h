@@ -22,11 +22,14 @@ struct sm_briefs {
 	struct sm_brief *v;		/* ascending number */
 	size_t nr;
 	size_t read;			/* manifests that had to be read */
+	struct sm_numbers damaged;	/* those that had to be and could not */
 };
 
-/* sm_briefs_load() - -EUCLEAN a manifest that had to be read is damaged, -errno. The cache is brought up to date when it can be written. */
+/* sm_briefs_load() - the cache is brought up to date when it can be written. Return: 0, -errno. */
 int sm_briefs_load(struct sm_repo *r, const char *vid, struct sm_briefs *b, struct sm_err *e);
 void sm_briefs_free(struct sm_briefs *b);
+/* sm_briefs_forget() - take one out of the list */
+void sm_briefs_forget(struct sm_briefs *b, const struct sm_brief *x);
 /* sm_briefs_newest() - by sequence; NULL when there is none */
 const struct sm_brief *sm_briefs_newest(const struct sm_briefs *b);
 /* sm_briefs_drop() - delete the cache of a volume */

@@ -50,11 +50,20 @@ void sm_prune_select(const struct sm_policy *p, struct sm_verdict *v, size_t nr)
  * @apply: or say only what would be
  * @fn: told about every generation, newest first; not zero ends the telling and is returned
  *
- * Return: 0, -EINVAL a policy that keeps nothing, -EUCLEAN a damaged manifest (nothing is removed then), -errno. When it fails in the
+ * Return: 0, -EINVAL a policy that keeps nothing, -errno. Generations whose manifests are damaged are not touched. When it fails in the
  * middle, what was removed is removed, oldest first.
  */
 int sm_prune(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool apply,
 	     int (*fn)(const struct sm_verdict *v, void *arg), void *arg, struct sm_err *e);
+
+/**
+ * sm_prune_damaged() - give up the generations whose manifests are damaged
+ * @fn: told about each, and whether it is (or would be) removed; locked ones are not
+ *
+ * As long as they are there nothing is collected, in case that the manifest comes back from a replica.
+ */
+int sm_prune_damaged(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t number, bool removed, void *arg), void *arg,
+		     struct sm_err *e);
 
 struct sm_gc {
 	uint64_t packs, maps, records;	/* removed whole; records given back inside packs that stay */

@@ -363,14 +363,8 @@ void sm_generation_done(struct sm_generation *g)
 
 /* ---- lists ---- */
 
-static int add_number(const char *name, void *arg)
+int sm_numbers_add(struct sm_numbers *n, uint32_t number)
 {
-	struct sm_numbers *n = arg;
-	unsigned int number;
-	char tail;
-
-	if (sscanf(name, "%10u.manifes%c", &number, &tail) != 2 || strlen(name) != 19)
-		return 0;
 	if (n->nr == n->room) {
 		size_t room = n->room ? 2 * n->room : 64;
 		void *v = realloc(n->v, room * sizeof(*n->v));
@@ -382,6 +376,16 @@ static int add_number(const char *name, void *arg)
 	}
 	n->v[n->nr++] = number;
 	return 0;
+}
+
+static int add_number(const char *name, void *arg)
+{
+	unsigned int number;
+	char tail;
+
+	if (sscanf(name, "%10u.manifes%c", &number, &tail) != 2 || strlen(name) != 19)
+		return 0;
+	return sm_numbers_add(arg, number);
 }
 
 static int by_number(const void *a, const void *b)
@@ -416,9 +420,20 @@ int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generation
 	if (!err && !g->v)
 		err = sm_fail(e, -ENOMEM, "no memory");
 	for (size_t i = 0; !err && i < n.nr; i++) {
-		err = sm_repo_generation(r, vid, n.v[i], &g->v[g->nr], e);
-		if (!err)
+		struct sm_err why;
+
+		err = sm_repo_generation(r, vid, n.v[i], &g->v[g->nr], &why);
+		if (!err) {
 			g->nr++;
+		} else if (err == -ENOENT) {	/* pruned since the directory was read */
+			err = 0;
+		} else if (sm_manifest_lost(err)) {
+			if (!g->damaged.nr)
+				g->why = why;
+			err = sm_numbers_add(&g->damaged, n.v[i]) ? sm_fail(e, -ENOMEM, "no memory") : 0;
+		} else if (e) {
+			*e = why;
+		}
 	}
 	free(n.v);
 	if (err)
@@ -426,11 +441,23 @@ int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generation
 	return err;
 }
 
+int sm_generations_whole(const struct sm_generations *g, struct sm_err *e)
+{
+	char more[64] = "";
+
+	if (!g->damaged.nr)
+		return 0;
+	if (g->damaged.nr > 1)
+		snprintf(more, sizeof(more), " (and %zu more)", g->damaged.nr - 1);
+	return sm_fail(e, -EUCLEAN, "%.400s%s", g->why.text, more);
+}
+
 void sm_generations_free(struct sm_generations *g)
 {
 	for (size_t i = 0; i < g->nr; i++)
 		sm_generation_done(&g->v[i]);
 	free(g->v);
+	free(g->damaged.v);
 	memset(g, 0, sizeof(*g));
 }
 
@@ -459,30 +486,48 @@ struct vids {
 	struct sm_err *e;
 };
 
-static int volume_of(struct vids *x, const char *vid, bool *mine)
+static int read_client(struct sm_repo *r, const char *vid, char client[SM_CLIENT_MAX], struct sm_err *e)
 {
-	char key[SM_KEY_MAX], *text, client[SM_CLIENT_MAX];
+	char key[SM_KEY_MAX], *text;
 	size_t len;
 	json_t *o;
 	int err;
 
-	*mine = true;
-	if (!x->client)
-		return 0;
 	snprintf(key, sizeof(key), "volumes/%s/volume.json", vid);
-	err = sm_store_get(x->r->store, key, OBJECT_MAX, &text, &len, x->e);
-	if (err == -ENOENT) {
-		*mine = false;
-		return 0;
-	}
+	err = sm_store_get(r->store, key, OBJECT_MAX, &text, &len, e);
 	if (err)
 		return err;
-	o = sm_json_parse(text, len, OBJECT_MAX, x->e);
+	o = sm_json_parse(text, len, OBJECT_MAX, NULL);
 	free(text);
-	err = o ? sm_json_text(o, "client", client, sizeof(client), x->e) : -EUCLEAN;
+	err = o ? sm_json_text(o, "client", client, SM_CLIENT_MAX, NULL) : -EUCLEAN;
 	json_decref(o);
-	*mine = !err && !strcmp(client, x->client);
+	return err ? sm_fail(e, -EUCLEAN, "%s: damaged", key) : 0;
+}
+
+/* Damage in one volume must not keep the others' clients out: every manifest names the client, too. -ENOENT: nobody's, as far as can be read. */
+static int find_client(struct sm_repo *r, const char *vid, char client[SM_CLIENT_MAX], struct sm_err *e)
+{
+	int err = read_client(r, vid, client, e);
+	struct sm_generations g;
+
+	if (!sm_manifest_lost(err))
+		return err;
+	err = sm_repo_generations(r, vid, &g, e);
+	if (!err && g.nr)
+		snprintf(client, SM_CLIENT_MAX, "%s", g.v[0].client);
+	else if (!err)
+		err = -ENOENT;
+	sm_generations_free(&g);
 	return err;
+}
+
+static int volume_of(struct vids *x, const char *vid, bool *mine)
+{
+	char client[SM_CLIENT_MAX];
+	int err = x->client ? find_client(x->r, vid, client, x->e) : 0;
+
+	*mine = !err && (!x->client || !strcmp(client, x->client));
+	return err == -ENOENT ? 0 : err;
 }
 
 static int add_vid(const char *name, void *arg)
@@ -528,28 +573,33 @@ int sm_repo_volumes(struct sm_repo *r, const char *client, char (**vids)[SM_VID_
 	return 0;
 }
 
-/* Does the volume have this name (of its latest generation) or uuid? 1 yes, 0 no, -errno. */
+/* Does the volume have this name (of its latest generation that can be read) or uuid? 1 yes, 0 no, -errno. */
 static int volume_is(struct sm_repo *r, const char *vid, const char *which, struct sm_err *e)
 {
 	const struct sm_brief *last;
 	struct sm_generation g;
 	struct sm_briefs b;
 	char uuid[SM_UUID_TEXT];
-	int err = sm_briefs_load(r, vid, &b, e), yes = 0;
+	int err = sm_briefs_load(r, vid, &b, e), yes;
 
 	if (err)
 		return err;
-	last = sm_briefs_newest(&b);
-	if (last) {
+	yes = !which && b.damaged.nr;
+	while ((last = sm_briefs_newest(&b))) {
 		err = sm_repo_generation(r, vid, last->number, &g, e);
 		if (!err) {
 			sm_uuid_format(g.manifest.info.volume, uuid);
 			yes = !which || !strcmp(which, g.manifest.info.volume_name) || !strcasecmp(which, uuid);
 			sm_generation_done(&g);
+			break;
 		}
+		if (err != -ENOENT && !sm_manifest_lost(err))
+			break;
+		err = 0;
+		sm_briefs_forget(&b, last);
 	}
 	sm_briefs_free(&b);
-	return err == -ENOENT ? 0 : err ? err : yes;
+	return err ? err : yes;
 }
 
 int sm_repo_find(struct sm_repo *r, const char *client, const char *which, char vid[SM_VID_TEXT],

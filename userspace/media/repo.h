@@ -17,6 +17,7 @@
 #ifndef SNAPMEDIA_REPO_H
 #define SNAPMEDIA_REPO_H
 
+#include <errno.h>
 #include <limits.h>
 
 #include "extent.h"
@@ -73,18 +74,31 @@ struct sm_numbers {
 };
 /* The caller frees n->v, also after an error. */
 int sm_repo_numbers(struct sm_repo *r, const char *vid, struct sm_numbers *n, struct sm_err *e);
+int sm_numbers_add(struct sm_numbers *n, uint32_t number);
 
-/* Generations of one volume, ascending number; the caller frees with sm_generations_free(). */
+/*
+ * Generations of one volume, ascending number; the caller frees with sm_generations_free(). A manifest that cannot be read, or is not
+ * what its digest says, is one generation's loss and does not hide the others: its number is in @damaged.
+ */
 struct sm_generations {
 	struct sm_generation *v;
 	size_t nr;
+	struct sm_numbers damaged;
+	struct sm_err why;		/* of the first of these */
 };
 int sm_repo_generations(struct sm_repo *r, const char *vid, struct sm_generations *g, struct sm_err *e);
+/* sm_generations_whole() - -EUCLEAN, with the reason, when there are damaged ones */
+int sm_generations_whole(const struct sm_generations *g, struct sm_err *e);
 void sm_generations_free(struct sm_generations *g);
 /* sm_generations_segments() - what their manifests name, sorted, also more than once; free() it, also after an error */
 int sm_generations_segments(const struct sm_generations *g, uint8_t (**ids)[SM_DIGEST], size_t *nr, struct sm_err *e);
+/* sm_repo_generation() - -ENOENT; sm_manifest_lost() of what it returns: this generation is damaged, others may be sound */
 int sm_repo_generation(struct sm_repo *r, const char *vid, uint32_t number, struct sm_generation *g,
 		       struct sm_err *e);
+static inline bool sm_manifest_lost(int err)
+{
+	return err == -EUCLEAN || err == -EIO;
+}
 
 /* sm_repo_volumes() - VIDs, ascending. @client: only those of this client; NULL: all. free() the array. */
 int sm_repo_volumes(struct sm_repo *r, const char *client, char (**vids)[SM_VID_TEXT], size_t *nr,

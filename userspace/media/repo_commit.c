@@ -262,7 +262,7 @@ static void describe(struct sm_upload *u, const struct sm_briefs *all, const cha
 	for (size_t i = 0; i < all->nr; i++)
 		if (all->v[i].sequence > g->sequence)
 			g->sequence = all->v[i].sequence;
-	g->sequence++;
+	g->sequence += 1 + all->damaged.nr;	/* theirs is not known */
 	g->received = sm_now_ns();
 	g->stored_bytes = u->stored;
 	g->packs = u->nr_packs;

@@ -14,7 +14,8 @@
  *
  * Under the volume's lock nothing is published meanwhile; readers have the generation that they read, and prune does not delete that.
  * Ended at any point, what is left over is found the next time. The first thing that happens is that the removal of manifests becomes
- * durable: a manifest must not come back after a power failure when its packs do not.
+ * durable: a manifest must not come back after a power failure when its packs do not. While a manifest is damaged nothing is collected: what it
+ * needs is not known, and it may come back from a replica.
  *
  * Memory: a bit a record of packs that are in question, and 40 bytes a pack.
  */
@@ -338,12 +339,16 @@ static int sweep_packs(struct collect *c)
 static int collect(struct collect *c)
 {
 	char prefix[SM_KEY_MAX];
+	struct sm_err why;
 	int err;
 
 	snprintf(prefix, sizeof(prefix), "volumes/%s/manifests", c->vid);
 	if ((err = c->r->store->ops->settle(c->r->store, prefix, c->e)) ||
-	    (err = sm_repo_generations(c->r, c->vid, &c->g, c->e)) ||
-	    (err = list_packs(c)) || (err = sm_generations_segments(&c->g, &c->segments, &c->nr_segments, c->e)))
+	    (err = sm_repo_generations(c->r, c->vid, &c->g, c->e)))
+		return err;
+	if (sm_generations_whole(&c->g, &why))
+		return sm_fail(c->e, -EUCLEAN, "%.400s: no space is returned while it is there (\"snapmedia prune --damaged\" gives it up)", why.text);
+	if ((err = list_packs(c)) || (err = sm_generations_segments(&c->g, &c->segments, &c->nr_segments, c->e)))
 		return err;
 	for (size_t i = 0; !err && i < c->g.nr; i++)
 		err = mark_generation(c, &c->g.v[i]);

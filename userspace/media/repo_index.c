@@ -133,6 +133,8 @@ static int merge(struct sm_repo *r, const char *vid, const struct sm_numbers *n,
 			*x = old[k];
 		} else {
 			err = read_manifest(r, vid, n->v[i], x, e);
+			if (sm_manifest_lost(err))
+				err = sm_numbers_add(&b->damaged, n->v[i]) ? sm_fail(e, -ENOMEM, "no memory") : -ENOENT;
 			if (err == -ENOENT)
 				continue;
 			if (err)
@@ -173,8 +175,15 @@ int sm_briefs_load(struct sm_repo *r, const char *vid, struct sm_briefs *b, stru
 void sm_briefs_free(struct sm_briefs *b)
 {
 	free(b->v);
-	b->v = NULL;
-	b->nr = 0;
+	free(b->damaged.v);
+	memset(b, 0, sizeof(*b));
+}
+
+void sm_briefs_forget(struct sm_briefs *b, const struct sm_brief *x)
+{
+	size_t i = x - b->v;
+
+	memmove(&b->v[i], &b->v[i + 1], (--b->nr - i) * sizeof(*b->v));
 }
 
 const struct sm_brief *sm_briefs_newest(const struct sm_briefs *b)

@@ -120,19 +120,28 @@ static int newest_first(const void *a, const void *b)
 	return x->g->sequence > y->g->sequence ? -1 : x->g->sequence < y->g->sequence;
 }
 
-/* A damaged note is a lock: what cannot be read cannot be said to have run out. */
-static int note_lock(struct sm_repo *r, const char *vid, struct sm_verdict *v, struct sm_err *e)
+/* A damaged note is a lock: what cannot be read cannot be said to have run out. 1: it is, until *@until; 0; -errno */
+static int is_locked(struct sm_repo *r, const char *vid, uint32_t number, uint64_t *until, struct sm_err *e)
 {
-	uint64_t until = INT64_MAX;
-	int is = sm_keep_get(r, vid, v->g->manifest.info.number, &until, e);
+	int is;
 
+	*until = INT64_MAX;
+	is = sm_keep_get(r, vid, number, until, e);
 	if (is < 0 && is != -EUCLEAN && is != -EPROTO)
 		return is;
-	if (is && until > sm_now_ns()) {
+	return is && *until > sm_now_ns();
+}
+
+static int note_lock(struct sm_repo *r, const char *vid, struct sm_verdict *v, struct sm_err *e)
+{
+	uint64_t until;
+	int is = is_locked(r, vid, v->g->manifest.info.number, &until, e);
+
+	if (is > 0) {
 		v->fate = SM_FATE_LOCKED;
 		v->locked_until = until;
 	}
-	return 0;
+	return is < 0 ? is : 0;
 }
 
 struct bases {
@@ -153,16 +162,12 @@ static int note_base(const struct sm_staged *s, void *arg)
 	return 0;
 }
 
-static int remove_one(struct sm_repo *r, const char *vid, struct sm_verdict *v, struct sm_err *e)
+/* -EBUSY: somebody reads it */
+static int remove_generation(struct sm_repo *r, const char *vid, uint32_t number, struct sm_err *e)
 {
-	uint32_t number = v->g->manifest.info.number;
 	char key[SM_KEY_MAX];
 	int lock = generation_lock(r, vid, number, true, e), err;
 
-	if (lock == -EBUSY) {
-		v->fate = SM_FATE_READ;
-		return 0;
-	}
 	if (lock < 0)
 		return lock;
 	sm_key_manifest(key, vid, number);
@@ -171,9 +176,18 @@ static int remove_one(struct sm_repo *r, const char *vid, struct sm_verdict *v, 
 		close(lock);
 		return err;
 	}
-	v->fate = SM_FATE_REMOVED;
 	generation_unlock_gone(r, vid, number, lock);
 	sm_keep_clear(r, vid, number, NULL);	/* a lock that has run out */
+	return 0;
+}
+
+static int remove_one(struct sm_repo *r, const char *vid, struct sm_verdict *v, struct sm_err *e)
+{
+	int err = remove_generation(r, vid, v->g->manifest.info.number, e);
+
+	if (err && err != -EBUSY)
+		return err;
+	v->fate = err ? SM_FATE_READ : SM_FATE_REMOVED;
 	return 0;
 }
 
@@ -238,6 +252,39 @@ int sm_prune(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool
 	if (lock < 0)
 		return lock;
 	err = prune_locked(r, vid, p, apply, fn, arg, e);
+	close(lock);
+	return err;
+}
+
+static int prune_damaged_locked(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t, bool, void *), void *arg,
+				struct sm_err *e)
+{
+	struct sm_generations g;
+	int err = sm_repo_generations(r, vid, &g, e), told = 0;
+
+	for (size_t i = 0; !err && !told && i < g.damaged.nr; i++) {
+		uint64_t until;
+		int keep = is_locked(r, vid, g.damaged.v[i], &until, e);
+
+		if (keep < 0)
+			err = keep;
+		else if (apply && !keep)
+			err = remove_generation(r, vid, g.damaged.v[i], e);
+		if (!err)
+			told = fn(g.damaged.v[i], !keep, arg);
+	}
+	sm_generations_free(&g);
+	return err ? err : told;
+}
+
+int sm_prune_damaged(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t number, bool removed, void *arg), void *arg,
+		     struct sm_err *e)
+{
+	int lock = volume_lock(r, vid, e), err;
+
+	if (lock < 0)
+		return lock;
+	err = prune_damaged_locked(r, vid, apply, fn, arg, e);
 	close(lock);
 	return err;
 }

@@ -78,6 +78,9 @@ int upload_check_new(const struct sm_gen_info *info, const struct sm_briefs *g, 
 		     struct sm_receipt *receipt, struct sm_err *e)
 {
 	*parent = -1;
+	for (size_t i = 0; i < g->damaged.nr; i++)
+		if (g->damaged.v[i] == info->number)
+			return sm_fail(e, -EEXIST, "generation %u is here already, with a damaged manifest", info->number);
 	for (size_t i = 0; i < g->nr; i++) {
 		const struct sm_brief *x = &g->v[i];
 		bool number = x->number == info->number;

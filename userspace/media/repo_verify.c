@@ -456,18 +456,20 @@ static void keep_result(struct check *c, const struct sm_verify *before)
 		v->report(why.text, v->arg);
 }
 
-/* With a damaged manifest the volume's other generations are not judged; its packs still are. */
 static int load_generations(struct check *c)
 {
-	struct sm_err why;
-	int err = sm_repo_generations(c->r, c->vid, &c->g, &why);
+	int err = sm_repo_generations(c->r, c->vid, &c->g, c->e);
 
-	if (err && err != -EUCLEAN)
-		return sm_fail(c->e, err, "%s", why.text);
-	c->unknown = err;
-	if (err)
+	c->unknown = c->g.damaged.nr;
+	for (size_t i = 0; !err && i < c->g.damaged.nr; i++) {
+		struct sm_generation g;
+		struct sm_err why = { .text = "damaged manifest" };
+
+		if (!sm_repo_generation(c->r, c->vid, c->g.damaged.v[i], &g, &why))
+			sm_generation_done(&g);
 		wrong(c, "%s", why.text);
-	return 0;
+	}
+	return err;
 }
 
 static int check_volume(struct check *c)

@@ -71,6 +71,7 @@ struct sm_client {
 	uint64_t features;		/* the server's */
 	uint64_t credit, sent, acked;	/* payload bytes */
 	uint64_t kept_alive;		/* ns; when last said */
+	uint64_t damaged;		/* generations of the last list that the server has and cannot read */
 };
 
 /* sm_client_connect() - connect, exchange HELLO. @role: what is asked for: one role, or several of which one must be granted */

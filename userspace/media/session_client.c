@@ -123,6 +123,20 @@ static json_t *volume_json(const char *volume)
 	return o;
 }
 
+static int take_list_end(struct sm_client *c, const struct sm_frame *f, struct sm_err *e)
+{
+	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
+	int err = 0;
+
+	if (!o)
+		return -EPROTO;
+	c->damaged = 0;
+	if (json_object_get(o, "damaged"))
+		err = sm_json_u64(o, "damaged", INT64_MAX, &c->damaged, e);
+	json_decref(o);
+	return err;
+}
+
 int sm_client_list(struct sm_client *c, const char *volume, uint32_t newest, int (*fn)(const struct sm_listed *, void *), void *arg,
 		   struct sm_err *e)
 {
@@ -136,7 +150,7 @@ int sm_client_list(struct sm_client *c, const char *volume, uint32_t newest, int
 	err = sm_send_json(&c->chan, SM_LIST, o, e);
 	while (!err && !(err = expect(c, &f, e))) {
 		if (f.type == SM_END)
-			return stop;
+			return stop ? stop : take_list_end(c, &f, e);
 		if (f.type != SM_LISTED)
 			return unexpected(c, &f, e);
 		err = sm_listed_parse(&f, &l, e);

@@ -229,7 +229,7 @@ static int by_number(const void *a, const void *b)
 }
 
 /* The @newest of a volume by sequence, told by number. */
-static int list_volume(struct server *s, const char *vid, uint64_t newest, struct sm_err *e)
+static int list_volume(struct server *s, const char *vid, uint64_t newest, uint64_t *damaged, struct sm_err *e)
 {
 	struct sm_generation g;
 	struct sm_briefs b;
@@ -237,6 +237,7 @@ static int list_volume(struct server *s, const char *vid, uint64_t newest, struc
 
 	if (err)
 		return err;
+	*damaged += b.damaged.nr;
 	if (b.nr > newest) {
 		qsort(b.v, b.nr, sizeof(*b.v), newest_first);
 		b.nr = newest;
@@ -244,7 +245,8 @@ static int list_volume(struct server *s, const char *vid, uint64_t newest, struc
 	}
 	for (size_t i = 0; !err && i < b.nr; i++) {
 		err = sm_repo_generation(s->repo, vid, b.v[i].number, &g, e);
-		if (err == -ENOENT) {	/* pruned meanwhile */
+		if (err == -ENOENT || sm_manifest_lost(err)) {	/* pruned meanwhile; or see sm_briefs_load() */
+			*damaged += err != -ENOENT;
 			err = 0;
 			continue;
 		}
@@ -257,7 +259,7 @@ static int list_volume(struct server *s, const char *vid, uint64_t newest, struc
 	return err;
 }
 
-static int list_volumes(struct server *s, const char *which, uint64_t newest, struct sm_err *e)
+static int list_volumes(struct server *s, const char *which, uint64_t newest, uint64_t *damaged, struct sm_err *e)
 {
 	char (*vids)[SM_VID_TEXT], vid[SM_VID_TEXT];
 	size_t nr;
@@ -265,13 +267,13 @@ static int list_volumes(struct server *s, const char *which, uint64_t newest, st
 
 	if (which) {
 		err = sm_repo_find(s->repo, s->id->client, which, vid, e);
-		return err ? err : list_volume(s, vid, newest, e);
+		return err ? err : list_volume(s, vid, newest, damaged, e);
 	}
 	err = sm_repo_volumes(s->repo, s->id->client, &vids, &nr, e);
 	if (err)
 		return err;
 	for (size_t i = 0; !err && i < nr; i++)
-		err = list_volume(s, vids[i], newest, e);
+		err = list_volume(s, vids[i], newest, damaged, e);
 	free(vids);
 	return err;
 }
@@ -279,7 +281,7 @@ static int list_volumes(struct server *s, const char *which, uint64_t newest, st
 static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 {
 	json_t *o = sm_json_parse((const char *)f->payload, f->length, SM_MAX_CONTROL, e);
-	uint64_t newest = UINT32_MAX;
+	uint64_t newest = UINT32_MAX, damaged = 0;
 	int err = 0;
 
 	if (!o)
@@ -291,10 +293,15 @@ static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 	if (json_object_get(o, "newest"))
 		err = sm_json_u64(o, "newest", UINT32_MAX, &newest, e);
 	if (!err)
-		err = list_volumes(s, json_string_value(json_object_get(o, "volume")), newest, e);
+		err = list_volumes(s, json_string_value(json_object_get(o, "volume")), newest, &damaged, e);
 	json_decref(o);
 	/* "Nothing there" is an answer: the list is empty. */
-	return err && err != -ENOENT ? err : sm_send_json(s->chan, SM_END, json_object(), e);
+	if (err && err != -ENOENT)
+		return err;
+	o = json_object();
+	if (damaged)
+		json_object_set_new(o, "damaged", json_integer(damaged));
+	return sm_send_json(s->chan, SM_END, o, e);
 }
 
 static int restore_generation(struct server *s, const json_t *o, uint32_t number, struct sm_err *e)

@@ -32,7 +32,7 @@ static int run_prune(int argc, char **argv)
 	struct sm_policy p = { { 0 } };
 	struct snap_out_opts oo = { 0 };
 	struct order o = { 0 };
-	bool apply = false, no_gc = false;
+	bool apply = false, no_gc = false, damaged = false;
 	const struct snap_opt opts[] = {
 		{ "keep-last", 0, SNAP_OPT_U32, "N", &p.keep[SM_KEEP_LAST], "the last N" },
 		{ "keep-hourly", 0, SNAP_OPT_U32, "N", &p.keep[SM_KEEP_HOURLY], "the last of each of N hours" },
@@ -40,6 +40,7 @@ static int run_prune(int argc, char **argv)
 		{ "keep-weekly", 0, SNAP_OPT_U32, "N", &p.keep[SM_KEEP_WEEKLY], "... weeks, from Monday to Sunday" },
 		{ "keep-monthly", 0, SNAP_OPT_U32, "N", &p.keep[SM_KEEP_MONTHLY], "... months" },
 		{ "keep-yearly", 0, SNAP_OPT_U32, "N", &p.keep[SM_KEEP_YEARLY], "... years" },
+		{ "damaged", 0, SNAP_OPT_FLAG, NULL, &damaged, "instead: those whose manifests are damaged, as long as they are there gc does nothing" },
 		{ "apply", 0, SNAP_OPT_FLAG, NULL, &apply, "do it, and return the space" },
 		{ "no-gc", 0, SNAP_OPT_FLAG, NULL, &no_gc, "leave the space to a later \"snapmedia gc\"" },
 		ORDER_WHERE(&o), ORDER_VOLUME(&o), SNAP_OPT_OUTPUT(&oo), { 0 }
@@ -50,8 +51,14 @@ static int run_prune(int argc, char **argv)
 		rc = order_begin(&o, "prune", argc, argv);
 	if (rc >= 0)
 		return rc;
+	for (int i = 0; damaged && i < SM_NR_RULES; i++)
+		if (p.keep[i]) {
+			json_decref(o.json);
+			return snap_usage_error("--damaged goes without --%s", sm_rule_names[i]);
+		}
 	for (int i = 0; i < SM_NR_RULES; i++)
 		json_object_set_new(o.json, sm_rule_names[i], json_integer(p.keep[i]));
+	json_object_set_new(o.json, "damaged", json_boolean(damaged));
 	json_object_set_new(o.json, "apply", json_boolean(apply));
 	json_object_set_new(o.json, "gc", json_boolean(!no_gc));
 	rc = order_table(&o, "generations", prune_cols, sizeof(prune_cols) / sizeof(*prune_cols), &oo);
@@ -61,7 +68,7 @@ static int run_prune(int argc, char **argv)
 }
 
 const struct snap_cmd cmd_prune = {
-	.name = "prune", .args = "[REPO] --keep-... N", .summary = "give up generations by rules", .help = prune_help,
+	.name = "prune", .args = "[REPO] --keep-... N | --damaged", .summary = "give up generations by rules", .help = prune_help,
 	.max_args = 1, .run = run_prune,
 };
 

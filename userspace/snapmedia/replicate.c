@@ -400,6 +400,10 @@ static int all_of(struct copy *c, const char *vid, const struct sm_generations *
 		if (err == -EUCLEAN || err == -EIO)
 			err = left_out(c, order[i], e);
 	}
+	if (!err && sm_generations_whole(g, e)) {
+		fprintf(stderr, "%s: not sent: %s\n", snap_prog(), e->text);
+		c->damaged += g->damaged.nr;
+	}
 	free(order);
 	return err;
 }

@@ -43,6 +43,7 @@ static void look_at(const struct daemon *d, struct volume *v)
 	for (size_t i = 0; i < g.nr; i++)
 		if (!last || g.v[i].sequence > last->sequence)
 			last = &g.v[i];
+	v->damaged = g.damaged.nr;
 	v->generations = g.nr;
 	if (last) {
 		memcpy(v->client, last->client, sizeof(v->client));

@@ -51,6 +51,8 @@ static int list_server(const struct restore_options *o, struct snap_out *out, st
 	if (err)
 		return err;
 	err = sm_client_list(&c, o->volume, 0, print_listed, out, e);
+	if (!err && c.damaged)
+		snap_warn(NULL, "%llu more generations are there and cannot be restored: their manifests are damaged", (unsigned long long)c.damaged);
 	sm_client_end(&c, !err);
 	return err;
 }
@@ -62,6 +64,8 @@ static int list_volume(struct sm_repo *r, const char *vid, struct snap_out *out,
 
 	for (size_t i = 0; !err && i < g.nr; i++)
 		err = print_one(out, &g.v[i].manifest.info, g.v[i].hash);
+	for (size_t i = 0; !err && i < g.damaged.nr; i++)
+		snap_warn(NULL, "generation %u cannot be restored: its manifest is damaged", g.damaged.v[i]);
 	sm_generations_free(&g);
 	return err;
 }
