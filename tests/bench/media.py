@@ -169,8 +169,8 @@ class Bench:
     def at(self, name):
         return os.path.join(self.d, name)
 
-    def measure(self, peer, step, argv, repo=None, server=None, wire=None, stdin=None, stdout=None):
-        """Run argv (a list, or a shell line), note what it took."""
+    def measure(self, peer, step, argv, repo=None, server=None, wire=None, stdin=None, stdout=None, out=None):
+        """Run argv (a list, or a shell line), note what it took; with what it wrote (in repo, out) being on the disk."""
         if isinstance(argv, str):
             argv = ['bash', '-c', 'set -o pipefail; ' + argv]
         drop_caches()
@@ -186,8 +186,8 @@ class Bench:
                 if not open('/proc/%d/task/%d/children' % (server.pid, server.pid)).read().split():
                     break
                 time.sleep(0.01)
-        if repo:
-            subprocess.run(['sync', '-f', repo], check=False)
+        if repo or out:
+            subprocess.run(['sync', '-f', repo or out], check=False)
         wall = time.monotonic() - t
         err.close()
         if status:
@@ -253,7 +253,7 @@ class Bench:
             os.rename(self.at('g4'), self.at('g3'))
         for gen, step in ((1, 'restore full'), (3, 'restore last')):
             self.measure(name, step, ['snaprestore', '--from', dest, '--volume', 'disk', '--gen', str(gen), '--to', self.at('back'), '-q'],
-                         server=server, wire=True)
+                         server=server, wire=True, out=self.at('back'))
             self.same(self.at('back'), 'g%d' % gen)
         self.measure(name, 'verify', ['snapmedia', 'verify', repo])
         server.terminate()
@@ -271,7 +271,7 @@ class Bench:
         for gen, step in ((1, 'full'), (2, '1%'), (3, '10%')):
             self.measure('borg', step, 'cat g%d >disk & borg create --read-special -C zstd,1 %s::g%d disk && wait' % (gen, repo, gen), repo=repo)
         for gen, step in ((1, 'restore full'), (3, 'restore last')):
-            self.measure('borg', step, 'borg extract --stdout %s::g%d >back' % (repo, gen))
+            self.measure('borg', step, 'borg extract --stdout %s::g%d >back' % (repo, gen), out=self.at('back'))
             self.same(self.at('back'), 'g%d' % gen)
         self.measure('borg', 'verify', ['borg', 'check', '--verify-data', repo])
         shutil.rmtree(repo)
@@ -285,7 +285,7 @@ class Bench:
             out = subprocess.run(['restic', '-r', repo, 'snapshots', '--json', '--tag', 'g%d' % gen], env=self.env, check=True, capture_output=True).stdout
             ids[gen] = json.loads(out)[-1]['id']
         for gen, step in ((1, 'restore full'), (3, 'restore last')):
-            self.measure('restic', step, 'restic -r %s dump %s /disk >back' % (repo, ids[gen]))
+            self.measure('restic', step, 'restic -r %s dump %s /disk >back' % (repo, ids[gen]), out=self.at('back'))
             self.same(self.at('back'), 'g%d' % gen)
         self.measure('restic', 'verify', ['restic', '-r', repo, 'check', '--read-data'])
         shutil.rmtree(repo)
@@ -299,7 +299,7 @@ class Bench:
                          repo=out, server=s.p if s.p.poll() is None else None, wire=True)
             s.p.wait()
         for gen, step in ((1, 'restore full'), (3, 'restore last')):
-            self.measure('pipe', step, 'zstd -d -q -c repo-pipe/g%d.zst >back' % gen)
+            self.measure('pipe', step, 'zstd -d -q -c repo-pipe/g%d.zst >back' % gen, out=self.at('back'))
             self.same(self.at('back'), 'g%d' % gen)
         self.measure('pipe', 'verify', 'zstd -t -q repo-pipe/*.zst')
         shutil.rmtree(out)
@@ -369,6 +369,17 @@ def targets(b, many, changed):
             res[name] = {'value': round(value, 3), 'target': target, 'met': value >= target if low else value <= target}
 
     us = 'snapbackup'
+    def cpu(p, s):
+        r = at.get((p, s), {})
+        return r.get('cpu_s', 0) + r.get('server_cpu_s', 0)
+
+    # Processor seconds of all processes together: what a wall clock says on a machine that is busy otherwise depends on that
+    for s in ('full', '1%', '10%', 'restore full', 'restore last'):
+        mine, peers = cpu(us, s), [cpu(p, s) for p in ('borg', 'restic') if cpu(p, s)]
+        if mine and peers:
+            put('%s: processor time of the better of borg and restic to ours' % s, min(peers) / mine, 1)
+        if mine and cpu('pipe', s):
+            put('%s: processor time of the pipe to ours' % s, cpu('pipe', s) / mine, 0)
     if wall(us, 'full'):
         put('full: times as fast as the better of borg and restic', best('full') / wall(us, 'full'), 2)
         if wall('pipe', 'full'):

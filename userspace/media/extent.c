@@ -82,10 +82,13 @@ int sm_zero_parse(const void *payload, size_t len, uint64_t volume_size, const s
 
 int sm_data_inflate(const struct sm_data *d, uint8_t *raw, struct sm_err *e)
 {
+	static __thread ZSTD_DCtx *ctx;
 	size_t n = d->stored_length;
 
+	if (d->codec == SM_CODEC_ZSTD && !ctx && !(ctx = ZSTD_createDCtx()))
+		return sm_fail(e, -ENOMEM, "no memory to decompress");
 	if (d->codec == SM_CODEC_ZSTD)
-		n = ZSTD_decompress(raw, d->raw_length, d->stored, d->stored_length);
+		n = ZSTD_decompressDCtx(ctx, raw, d->raw_length, d->stored, d->stored_length);
 	if (d->codec > SM_CODEC_ZSTD || ZSTD_isError(n) || n != d->raw_length)
 		return sm_fail(e, -EPROTO, "data frame does not decompress to its %u bytes", d->raw_length);
 	if (d->codec == SM_CODEC_NONE)

@@ -67,6 +67,7 @@ struct sm_pack_writer {
 	uint32_t number;
 	bool sealed, dirty;
 	uint64_t end;			/* bytes of the file that count */
+	uint64_t started;		/* the disk was told to write up to here; says nothing about durability */
 	struct sm_pack_header header;
 	struct sm_pack_index *index;
 	uint32_t nr, room;
