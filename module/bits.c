@@ -43,7 +43,7 @@ struct snap_bits {
 	struct hlist_head *table;
 	unsigned int shift;		/* log2 of the buckets */
 	struct list_head age;		/* worker's */
-	unsigned int nr, max;		/* worker's */
+	unsigned int nr, max;		/* worker's; nr is read by anybody */
 	struct window *spare;		/* so that one window is always possible */
 };
 
@@ -108,7 +108,7 @@ static void window_unhash(struct snap_bits *bits, struct window *w)
 {
 	hlist_del_rcu(&w->hash);
 	list_del(&w->age);
-	bits->nr--;
+	WRITE_ONCE(bits->nr, bits->nr - 1);
 }
 
 /** snap_bits_drop() - [worker] forget everything; see the top for why readers may still be inside */
@@ -155,6 +155,19 @@ static struct window *window_find(struct snap_bits *bits, u64 index)
 	return NULL;
 }
 
+/* Are the bits @from..@to set? Words are read whole, as window_set() writes them: find_next_zero_bit() does not promise that. */
+static bool all_set(const unsigned long *bits, unsigned int from, unsigned int to)
+{
+	unsigned int i, end = BIT_WORD(to);
+	unsigned long want = BITMAP_FIRST_WORD_MASK(from);
+
+	for (i = BIT_WORD(from); i < end; i++, want = ~0ul) {
+		if (want & ~READ_ONCE(bits[i]))
+			return false;
+	}
+	return !(want & BITMAP_LAST_WORD_MASK(to + 1) & ~READ_ONCE(bits[end]));
+}
+
 static bool window_all(struct window *w, u64 first, u64 last)
 {
 	u64 base = w->index << WINDOW_SHIFT;
@@ -163,9 +176,7 @@ static bool window_all(struct window *w, u64 first, u64 last)
 
 	if (!READ_ONCE(w->used))
 		WRITE_ONCE(w->used, true);
-	if (from == to)
-		return test_bit(from, w->bits);
-	return find_next_zero_bit(w->bits, to + 1, from) > to;
+	return all_set(w->bits, from, to);
 }
 
 /**
@@ -248,7 +259,7 @@ static int window_fill(struct snap_bits *bits, u64 index, struct window **out)
 	}
 	hlist_add_head_rcu(&w->hash, bucket(bits, index));
 	list_add_tail(&w->age, &bits->age);
-	bits->nr++;
+	WRITE_ONCE(bits->nr, bits->nr + 1);
 	*out = w;
 	return 0;
 }

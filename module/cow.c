@@ -279,8 +279,9 @@ static void watch_stall(struct snap_cow *cow)
 	unsigned long progress = snap_store_progress(cow->vol->store);
 
 	if (!cow->stalled) {
-		cow->stalled_since = cow->room_after = cow->progress_at = jiffies;
-		cow->stalled = true;
+		cow->room_after = cow->progress_at = jiffies;
+		WRITE_ONCE(cow->stalled_since, jiffies);
+		WRITE_ONCE(cow->stalled, true);
 	} else if (progress != cow->progress) {
 		cow->progress_at = jiffies;
 	}

@@ -223,7 +223,7 @@ static void describe(struct snap_volume *vol, struct snap_gen *gen, u64 now, con
 	gen->number = sum.highest + 1;
 	gen->state = SNAPDIFF_GEN_LIVE;
 	gen->created_ns = now;
-	gen->size = (u64)vol->size << SECTOR_SHIFT;
+	gen->size = (u64)READ_ONCE(vol->size) << SECTOR_SHIFT;
 	generate_random_uuid(gen->uuid);
 	strscpy(gen->label, label ?: "", sizeof(gen->label));
 }

@@ -319,7 +319,7 @@ static bool start_items(struct snap_cow *cow)
 		return false;
 	revise(cow, g);
 	if (!g->nr) {
-		cow->stalled = false;
+		WRITE_ONCE(cow->stalled, false);
 		return true;
 	}
 	n = snap_store_seal_items(cow->vol->store, g->items, g->nr, &g->sealed);
@@ -327,7 +327,7 @@ static bool start_items(struct snap_cow *cow)
 		snap_cow_cannot_seal(cow, n);
 		return cow->failed;
 	}
-	cow->stalled = false;
+	WRITE_ONCE(cow->stalled, false);
 	cow->open = NULL;
 	if (n < g->nr)
 		carry_over(cow, g, n);

@@ -78,7 +78,7 @@ static int fill_volume(struct sk_buff *msg, void *what)
 	    put_u64(msg, SNAPDIFF_A_PRIMARY_DEV, new_encode_dev(vol->primary_bdev->bd_dev)) ||
 	    put_u64(msg, SNAPDIFF_A_DIFF_DEV, new_encode_dev(vol->diff_bdev->bd_dev)) ||
 	    put_u64(msg, SNAPDIFF_A_DM_DEV, new_encode_dev(disk_devt(dm_disk(vol->md)))) ||
-	    put_u64(msg, SNAPDIFF_A_SIZE, (u64)vol->size << SECTOR_SHIFT) ||
+	    put_u64(msg, SNAPDIFF_A_SIZE, (u64)READ_ONCE(vol->size) << SECTOR_SHIFT) ||
 	    nla_put_u32(msg, SNAPDIFF_A_CHUNK_SIZE, vol->chunk_sectors << SECTOR_SHIFT) ||
 	    nla_put_u8(msg, SNAPDIFF_A_ON_FULL, READ_ONCE(vol->on_full)) ||
 	    nla_put_u8(msg, SNAPDIFF_A_STORE_STATE, snap_store_failed(vol->store) ? SNAPDIFF_STORE_FAILED : SNAPDIFF_STORE_RW) ||

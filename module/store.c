@@ -756,6 +756,7 @@ int snap_store_attach(struct snap_volume *vol, sector_t size)
 	const char *why = snap_store_misfit(vol, size);
 	struct snap_store *s = vol->store;
 	bool suspect = !why && in_doubt(vol);
+	struct snap_summary sum;
 	struct sd_info info;
 	unsigned int noio;
 	int err = 0;
@@ -766,14 +767,15 @@ int snap_store_attach(struct snap_volume *vol, sector_t size)
 	}
 	if (why) {
 		DMWARN("%s: %s: its generations are lost", vol->name, why);
-		err = snap_store_lose_gens(vol, 1, s->sum.highest, true);
+		snap_store_summary(s, &sum);
+		err = snap_store_lose_gens(vol, 1, sum.highest, true);
 		if (err)
 			return err;
 		snap_event(vol, SNAPDIFF_EVENT_LOST, 0, 0, why);
 	}
 	mutex_lock(&s->changes);
 	mutex_lock(&s->stepping);
-	err = s->failed ? 0 : snap_store_checkpoint(s);
+	err = snap_store_failed(s) ? 0 : snap_store_checkpoint(s);
 	noio = snap_store_lock(s);
 	if (!s->failed && !err && suspect)
 		sd_suspect(s->core);
@@ -786,7 +788,7 @@ int snap_store_attach(struct snap_volume *vol, sector_t size)
 	if (err)
 		return err;
 	vol->accept_changed = vol->trust_primary = false;
-	if (suspect && !s->failed)
+	if (suspect && !snap_store_failed(s))
 		snap_event(vol, SNAPDIFF_EVENT_SUSPECT, info.suspect_gen, 0, "the machine stopped without a detach: the primary may have been written since");
 	return 0;
 }
@@ -852,7 +854,7 @@ void snap_store_close(struct snap_volume *vol, bool clean)
 
 	if (err)
 		DMWARN("%s: detached without a checkpoint (error %d)", vol->name, err);
-	if (s->failed && READ_ONCE(vol->overtaken))
+	if (snap_store_failed(s) && READ_ONCE(vol->overtaken))
 		remember_failure(s);
 	down_write(&s->alive);
 	sd_close(s->core);

@@ -41,8 +41,9 @@ static int dev_rw(struct snap_store *s, blk_opf_t opf, u64 block, u32 nr, void *
 		.bi_opf = opf,
 		.client = s->io,
 	};
+	u64 limit = READ_ONCE(s->dev.nr_blocks);	/* the diff may be growing */
 
-	if (block > s->dev.nr_blocks || nr > s->dev.nr_blocks - block)
+	if (block > limit || nr > limit - block)
 		return -EIO;
 	if (is_vmalloc_addr(buf)) {
 		req.mem.type = DM_IO_VMA;
@@ -84,7 +85,8 @@ static bool ring_push(struct snap_store *s, u64 block, u64 *oldest)
 		s->ring.block[s->ring.head] = block;
 		s->ring.head = (s->ring.head + 1) % s->ring.max;
 	} else {
-		s->ring.block[(s->ring.head + s->ring.nr++) % s->ring.max] = block;
+		s->ring.block[(s->ring.head + s->ring.nr) % s->ring.max] = block;
+		WRITE_ONCE(s->ring.nr, s->ring.nr + 1);
 	}
 	spin_unlock_irqrestore(&s->ring.lock, flags);
 	return full;
@@ -124,7 +126,7 @@ static int dev_get(void *ctx, u64 block, struct sd_buf *buf)
 	struct aux *aux;
 	void *data;
 
-	if (block >= s->dev.nr_blocks)
+	if (block >= READ_ONCE(s->dev.nr_blocks))
 		return -EIO;
 	data = dm_bufio_read(s->bufio, block, &b);
 	if (IS_ERR(data))
@@ -156,8 +158,9 @@ static void dev_forget(void *ctx, u64 block, u32 nr)
 static void dev_prefetch(void *ctx, u64 block, u32 nr)
 {
 	struct snap_store *s = ctx;
+	u64 limit = READ_ONCE(s->dev.nr_blocks);
 
-	if (block < s->dev.nr_blocks && nr <= s->dev.nr_blocks - block)
+	if (block < limit && nr <= limit - block)
 		dm_bufio_prefetch(s->bufio, block, nr);
 }
 

@@ -239,7 +239,7 @@ static int submit_change(struct snap_volume *vol, struct snap_change *change)
 	mutex_lock(&s->changes);
 	if (!s->core || s->closing)
 		err = -ENODEV;
-	else if (s->failed)
+	else if (snap_store_failed(s))
 		err = -EIO;
 	else
 		err = snap_cow_change(vol->cow, change);

@@ -170,7 +170,7 @@ static int slot_issue(struct snap_virt_slot *slot)
 				slot_read(slot, vol->diff_bdev, slot->recs[p.i].sector, &p);
 			break;
 		case SNAP_NONE:
-			if (p.start + p.sectors > vol->size)	/* the primary has shrunk */
+			if (p.start + p.sectors > READ_ONCE(vol->size))	/* the primary has shrunk */
 				return -EIO;
 			slot_read(slot, vol->primary_bdev, p.start, &p);
 			break;

@@ -37,9 +37,10 @@ u64 snap_counter_read(struct snap_volume *vol, enum snap_counter c)
 	return sum;
 }
 
+/* Under snap_volumes_lock, not under control: an answer of a moment ago is as good. */
 static bool reachable(const struct snap_volume *vol)
 {
-	return vol->attached && !vol->dead && vol->tables;
+	return READ_ONCE(vol->attached) && !READ_ONCE(vol->dead) && vol->tables;
 }
 
 /** snap_volume_find() - by dm name; a reference, or NULL. May block */
@@ -117,6 +118,14 @@ static void set_live(struct snap_volume *vol, struct dm_table *table)
 	mutex_unlock(&live_lock);
 }
 
+static void unset_live(struct snap_volume *vol, const struct dm_table *table)
+{
+	mutex_lock(&live_lock);
+	if (vol->live == table)
+		vol->live = NULL;
+	mutex_unlock(&live_lock);
+}
+
 /* ---- coming ------------------------------------------------------------------------------------ */
 
 static bool overlap(struct block_device *a, struct block_device *b)
@@ -150,11 +159,11 @@ static int check_pair(struct dm_target *ti, struct block_device *primary, struct
  */
 static int check_length(struct dm_target *ti, const struct snap_volume *vol, struct block_device *primary, const struct snap_params *p)
 {
-	sector_t have = bdev_nr_sectors(primary);
+	sector_t have = bdev_nr_sectors(primary), size = vol ? READ_ONCE(vol->size) : 0;
 
-	if (vol && ti->len < vol->size && !p->accept_changed)
+	if (vol && ti->len < size && !p->accept_changed)
 		ti->error = "length: a volume cannot shrink while it runs";
-	else if (ti->len != have && !(vol && ti->len == vol->size && ti->len < have))
+	else if (ti->len != have && !(vol && ti->len == size && ti->len < have))
 		ti->error = "length: is not the size of PRIMARY";
 	else
 		return 0;
@@ -350,7 +359,7 @@ static int first_attach(struct snap_volume *vol, struct dm_target *ti)
 	if (!err) {
 		set_live(vol, ti->table);
 		snap_store_start(vol->store);
-		vol->attached = true;
+		WRITE_ONCE(vol->attached, true);
 		snap_event(vol, SNAPDIFF_EVENT_ATTACHED, 0, 0, NULL);
 	} else {
 		DMERR("%s: the differential volume could not be marked as in use (error %d)", vol->name, err);
@@ -455,9 +464,7 @@ void snap_volume_close(struct snap_volume *vol, struct dm_target *ti)
 {
 	bool last;
 
-	if (vol->live == ti->table)
-		set_live(vol, NULL);
-
+	unset_live(vol, ti->table);
 	mutex_lock(&snap_volumes_lock);
 	last = !--vol->tables;
 	mutex_unlock(&snap_volumes_lock);

@@ -88,7 +88,7 @@ int sd_block_check(struct sd_store *s, const void *block, u32 magic, u64 addr, u
 
 static int address_check(struct sd_store *s, u64 addr)
 {
-	if (addr && addr < s->nr_blocks)
+	if (addr && addr < READ_ONCE(s->nr_blocks))
 		return 0;
 	sd_complain_block(s, addr, "address outside of the device", s->nr_blocks, addr);
 	return -EUCLEAN;

@@ -9,7 +9,7 @@
 
 static int rec_check(struct sd_version *v, const struct sd_rec *rec)
 {
-	if (rec->kind == SD_KIND_DATA && rec->addr + v->s->chunk_blocks <= v->s->nr_blocks)
+	if (rec->kind == SD_KIND_DATA && rec->addr + v->s->chunk_blocks <= READ_ONCE(v->s->nr_blocks))
 		return 0;
 	if (rec->kind == SD_KIND_ZERO || rec->kind == SD_KIND_BAD)
 		return 0;

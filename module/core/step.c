@@ -114,7 +114,7 @@ static int grow(struct sd_store *s, struct sd_step *st)
 	if (err)
 		return err;
 	st->grow_groups = NULL;
-	s->nr_blocks = st->grow_to;
+	WRITE_ONCE(s->nr_blocks, st->grow_to);	/* readers check addresses by it */
 	return 0;
 }
 
