@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The parsers of what a peer, or a repository that has rotted, can hand to the media server: frames, data and zero extents, manifests and what OPEN says, map
- * segments, packs. The first byte chooses; checksums and digests are made right by what the second one allows.
+ * segments, packs; and what a media server can hand to who restores. The first byte chooses; checksums and digests are made right by what the second one allows.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #include "manifest.h"
 #include "pack.h"
 #include "segment.h"
+#include "session.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -42,6 +43,47 @@ static void frames(uint8_t *b, size_t size, bool fix)
 	while (sm_chan_recv(&c, &f, NULL) == 1)
 		if (f.length > SM_MAX_PAYLOAD)
 			abort();
+	sm_chan_free(&c);
+	close(fd);
+}
+
+/* The answer to RESTORE: frames of a byte of type, two of length, and the payload. What is handed out lies in the volume and in its raw bytes. */
+static void restore(const uint8_t *b, size_t size)
+{
+	static const uint16_t types[] = { SM_PART, SM_DATA, SM_ZERO, SM_END };
+	int fd = memfd_create("restore", 0);
+	struct sm_incoming_frame f;
+	struct sm_incoming in;
+	struct sm_chan c;
+
+	sm_chan_init(&c, -1, fd);
+	while (size > 3) {
+		size_t len = b[1] | b[2] << 8;
+
+		len = len < size - 3 ? len : size - 3;
+		if (sm_chan_send_buf(&c, types[b[0] % 4], b + 3, len, NULL))
+			abort();
+		b += 3 + len;
+		size -= 3 + len;
+	}
+	sm_chan_free(&c);
+	lseek(fd, 0, SEEK_SET);
+	sm_chan_init(&c, fd, -1);
+	if (sm_incoming_restore(&in, &c, 1u << 20, NULL, 0, NULL))
+		abort();
+	while (sm_incoming_recv(&in, &f, NULL) > 0) {
+		struct sm_place at = { 0 };
+
+		f.raw = in.raw;
+		for (uint32_t i = 0; i < f.nr; i++) {
+			struct sm_extent x = sm_extent_at(f.extents, i);
+			const uint8_t *raw = f.zero ? f.raw : sm_incoming_piece(&f, i, &at, &x);
+
+			if (x.offset + x.length > 1u << 20 || raw < in.raw || (!f.zero && raw + x.length > in.raw + f.d.raw_length))
+				abort();
+		}
+	}
+	sm_incoming_done(&in);
 	sm_chan_free(&c);
 	close(fd);
 }
@@ -208,13 +250,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	b = malloc(size - 2 ? size - 2 : 1);	/* exactly as long, so that reading behind it is seen */
 	memcpy(b, data + 2, size - 2);
-	switch (data[0] % 6) {
+	switch (data[0] % 7) {
 	case 0: frames(b, size - 2, data[1] & 1); break;
 	case 1: data_extents(b, size - 2); break;
 	case 2: zero_extents(b, size - 2); break;
 	case 3: manifests(b, size - 2); break;
 	case 4: segments(b, size - 2, data[1] & 1); break;
 	case 5: packs(b, size - 2, data[1] & 1); break;
+	case 6: restore(b, size - 2); break;
 	}
 	free(b);
 	return 0;

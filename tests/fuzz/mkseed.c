@@ -152,6 +152,20 @@ static void media_seed(const char *name, u8 kind, const void *data, size_t len)
 	free(b);
 }
 
+/* PART of a frame of two blocks, and the frame. */
+static void restore_seed(const u8 *data, size_t len)
+{
+	const struct sm_wire_extent x = { htole64(8192), htole64(4096) };
+	u8 out[16384] = { 0, 24, 0, 1 };
+
+	memcpy(out + 3 + 8, &x, sizeof(x));
+	out[27] = 1;
+	out[28] = len;
+	out[29] = len >> 8;
+	memcpy(out + 30, data, len);
+	media_seed("restore", 6, out, 30 + len);
+}
+
 static void media(void)
 {
 	struct sm_extent x = { .offset = 4096, .length = 8192 };
@@ -163,8 +177,10 @@ static void media(void)
 
 	memset(raw, 'x', sizeof(raw));
 	n = sm_data_pack(&x, 1, raw, sizeof(raw), 3, out, NULL);
-	if (n > 0)
+	if (n > 0) {
 		media_seed("data", 1, out, n);
+		restore_seed(out, n);
+	}
 	media_seed("frames", 0, h, sizeof(h));
 	text = sm_manifest_text(&m);
 	media_seed("manifest", 3, text, strlen(text));
