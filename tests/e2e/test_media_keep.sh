@@ -8,7 +8,7 @@ in_namespace "--mount --net" "$@"
 HOST=192.0.2.1
 PORT=17419
 export TZ=UTC
-begin 10
+begin 11
 
 at_end() {
 	umount "$W/small" 2>/dev/null
@@ -139,6 +139,26 @@ a_damaged_manifest() {
 	stop
 }
 
+# What a verification found damaged is no base: on a sound one, found by comparing here, the next backup is whole again.
+no_base_that_is_damaged() {
+	local r=$W/bad p damaged="-o generation,damaged --noheadings"
+
+	snapmedia init "$r" && back "$r" 1 && back "$r" 2 1 || return 1
+	p=$(find "$r/objects" -name '*.pack' -size -3M) && back "$r" 3 2 && snapmedia verify "$r" || return 1
+	[ -z "$(snapmedia list "$r" -o damaged --noheadings | tr -d ' \n-')" ] || return 1
+	printf 'XYZ' | dd of="$p" bs=1 seek=500000 conv=notrunc status=none
+	! snapmedia verify "$r" || return 1
+	[ "$(snapmedia list "$r" $damaged | tr -s ' \n' ' ')" = "1 - 2 yes 3 yes " ] || { snapmedia list "$r" $damaged; return 1; }
+	refused 6 "generation 3 on .* is damaged" back "$r" 4 3 || return 1
+	snapbackup --image "$W/g4" --uuid "$U" --volume-name disk --gen 4 --dest "$r" --compare 2>&1 | tee "$W/said"
+	grep -q "increment on 1, found by comparing" "$W/said" && same "$r" 4 || return 1
+	snapmedia verify --sample 0.001% "$r" >/dev/null		# has not seen it: says nothing about it
+	! snapmedia verify "$r" || return 1
+	[ "$(snapmedia list "$r" $damaged | tr -s ' \n' ' ')" = "1 - 2 yes 3 yes 4 - " ] || return 1
+	back "$r" 5 4 && snapmedia prune "$r" --keep-last 2 --apply && snapmedia verify "$r" || return 1
+	[ "$(snapmedia list "$r" $damaged | tr -s ' \n' ' ')" = "4 - 5 - " ] && ! grep -q 3 "$r"/status/*.damaged && same "$r" 5
+}
+
 full_in_mid_backup() {
 	small_disk size=52m && back "$W/small/repo" 1 && back "$W/small/repo" 2 1 || return 1
 	head -c 24M /dev/urandom >"$W/g7"
@@ -184,6 +204,7 @@ ok "results of a sample are kept and shown" results_are_shown
 ok "the same over the network" over_the_network
 ok "auditor and backup roles change nothing" roles_over_the_network
 ok "a damaged manifest is one generation's loss" a_damaged_manifest
+ok "nothing is put on a generation that was found damaged" no_base_that_is_damaged
 ok "a disk full in mid-backup: what is published stays, the rest is taken up" full_in_mid_backup
 ok "prune on a disk that is full of bytes" prune_when_full
 ok "prune on a disk that is full of files" prune_without_inodes

@@ -81,7 +81,7 @@ static void put_lock(struct job *j, json_t *o, uint32_t number)
 	}
 }
 
-static json_t *list_row(struct job *j, const struct sm_generations *all, const struct sm_generation *g)
+static json_t *list_row(struct job *j, const struct sm_generations *all, const struct sm_generation *g, const struct sm_numbers *damaged)
 {
 	const struct sm_gen_info *i = &g->manifest.info;
 	json_t *o = about(g);
@@ -98,16 +98,21 @@ static json_t *list_row(struct job *j, const struct sm_generations *all, const s
 	sm_json_set_hex(o, "manifest", g->hash, SM_DIGEST);
 	sm_json_set_uuid(o, "generation_uuid", i->uuid);
 	put_lock(j, o, i->number);
+	if (sm_numbers_have(damaged, i->number))
+		json_object_set_new(o, "damaged", json_true());
 	return o;
 }
 
 static int do_list(struct job *j)
 {
+	struct sm_numbers damaged;
 	struct sm_generations g;
 	int err = sm_repo_generations(j->r, j->vid, &g, j->e);
 
+	sm_damaged_load(j->r, j->vid, &damaged);
 	for (size_t i = 0; !err && i < g.nr; i++)
-		err = j->a->row(list_row(j, &g, &g.v[i]), j->a->arg);
+		err = j->a->row(list_row(j, &g, &g.v[i], &damaged), j->a->arg);
+	free(damaged.v);
 	if (!err)
 		err = sm_generations_whole(&g, j->e);	/* told at the end: the others are there */
 	sm_generations_free(&g);

@@ -378,6 +378,14 @@ int sm_numbers_add(struct sm_numbers *n, uint32_t number)
 	return 0;
 }
 
+bool sm_numbers_have(const struct sm_numbers *n, uint32_t number)
+{
+	for (size_t i = 0; i < n->nr; i++)
+		if (n->v[i] == number)
+			return true;
+	return false;
+}
+
 static int add_number(const char *name, void *arg)
 {
 	unsigned int number;

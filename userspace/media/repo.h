@@ -286,6 +286,14 @@ int sm_verified_load(struct sm_repo *r, const char *vid, struct sm_verified *v, 
 int sm_verified_save(struct sm_repo *r, const char *vid, const struct sm_verified *v, struct sm_err *e);
 
 /*
+ * Generations of which a verification found something damaged, ascending; REPO/status/VID.damaged. Nothing is built on them. Only a
+ * verification that reads everything takes one off the list. sm_damaged_load(): none known, or not readable: none; free n->v.
+ */
+void sm_damaged_load(struct sm_repo *r, const char *vid, struct sm_numbers *n);
+int sm_damaged_save(struct sm_repo *r, const char *vid, const struct sm_numbers *n, struct sm_err *e);
+bool sm_numbers_have(const struct sm_numbers *n, uint32_t number);
+
+/*
  * A lock on a generation: it is not deleted before a time by the server's clock (ns; INT64_MAX: never).
  * sm_keep_get(): 1 locked (perhaps in the past), 0 not, -EUCLEAN a damaged note (to be taken for a lock), -errno.
  */

@@ -162,6 +162,21 @@ static int note_base(const struct sm_staged *s, void *arg)
 	return 0;
 }
 
+/* Sent again it is another one. */
+static void forget_damage(struct sm_repo *r, const char *vid, uint32_t number)
+{
+	struct sm_numbers n;
+
+	sm_damaged_load(r, vid, &n);
+	for (size_t i = 0; i < n.nr; i++)
+		if (n.v[i] == number) {
+			memmove(&n.v[i], &n.v[i + 1], (--n.nr - i) * sizeof(*n.v));
+			sm_damaged_save(r, vid, &n, NULL);
+			break;
+		}
+	free(n.v);
+}
+
 /* -EBUSY: somebody reads it */
 static int remove_generation(struct sm_repo *r, const char *vid, uint32_t number, struct sm_err *e)
 {
@@ -178,6 +193,7 @@ static int remove_generation(struct sm_repo *r, const char *vid, uint32_t number
 	}
 	generation_unlock_gone(r, vid, number, lock);
 	sm_keep_clear(r, vid, number, NULL);	/* a lock that has run out */
+	forget_damage(r, vid, number);
 	return 0;
 }
 

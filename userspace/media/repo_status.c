@@ -3,7 +3,7 @@
  * Small notes of the server's own, beside the objects: results of verifications, locks on generations. Each is a
  * JSON file that is replaced as a whole.
  *
- *	status/VID.verify
+ *	status/VID.verify, status/VID.damaged
  *	keep/VID/NNNNNNNNNN.json	the generation may not be deleted
  */
 #include <dirent.h>
@@ -109,6 +109,42 @@ int sm_verified_save(struct sm_repo *r, const char *vid, const struct sm_verifie
 	json_object_set_new(o, "bytes", json_integer(v->bytes));
 	json_object_set_new(o, "errors", json_integer(v->errors));
 	snprintf(name, sizeof(name), "status/%s.verify", vid);
+	return save(r, name, o, e);
+}
+
+/* The newest are those that something would be built on; the note has room for this many. */
+#define DAMAGED_MAX	4096u
+
+void sm_damaged_load(struct sm_repo *r, const char *vid, struct sm_numbers *n)
+{
+	char name[128];
+	json_t *o, *x;
+	size_t i;
+
+	memset(n, 0, sizeof(*n));
+	snprintf(name, sizeof(name), "status/%s.damaged", vid);
+	if (load(r, name, &o, NULL))
+		return;
+	json_array_foreach(json_object_get(o, "generations"), i, x)
+		if (json_integer_value(x) > 0 && json_integer_value(x) <= UINT32_MAX && sm_numbers_add(n, json_integer_value(x)))
+			break;
+	json_decref(o);
+}
+
+int sm_damaged_save(struct sm_repo *r, const char *vid, const struct sm_numbers *n, struct sm_err *e)
+{
+	json_t *o, *a;
+	char name[128];
+	int err = make_dir(r, "status", e);
+
+	if (err)
+		return err;
+	o = json_object();
+	a = json_array();
+	for (size_t i = n->nr > DAMAGED_MAX ? n->nr - DAMAGED_MAX : 0; i < n->nr; i++)
+		json_array_append_new(a, json_integer(n->v[i]));
+	json_object_set_new(o, "generations", a);
+	snprintf(name, sizeof(name), "status/%s.damaged", vid);
 	return save(r, name, o, e);
 }
 

@@ -25,7 +25,7 @@ struct pack_info {
 	uint8_t upload[SM_UUID];
 	bool bad, used, seen;
 	uint32_t nr;
-	uint8_t *released;		/* a bit a record, or NULL: none is */
+	uint8_t *released, *hurt;	/* a bit a record, or NULL: none is */
 };
 
 struct check {
@@ -40,6 +40,8 @@ struct check {
 	uint8_t (*maps)[SM_DIGEST];	/* there, and named by a manifest */
 	size_t nr_maps;
 	uint8_t *payload, *raw;
+	struct sm_numbers hurt;		/* generations that need something damaged */
+	bool touched;			/* one that is being looked at does */
 	struct sm_err *e;
 };
 
@@ -123,9 +125,18 @@ static int check_record(struct check *c, struct sm_pack *p, uint32_t i, struct s
 	return sm_data_open(&d, &c->opener, c->raw, why);
 }
 
-static bool is_released(const struct pack_info *x, uint32_t record)
+static bool has_bit(const uint8_t *bits, const struct pack_info *x, uint32_t record)
 {
-	return x->released && record < x->nr && x->released[record / 8] >> record % 8 & 1;
+	return bits && record < x->nr && bits[record / 8] >> record % 8 & 1;
+}
+
+static bool set_bit(uint8_t **bits, const struct pack_info *x, uint32_t record)
+{
+	if (!*bits)
+		*bits = calloc(x->nr / 8 + 1, 1);
+	if (*bits)
+		(*bits)[record / 8] |= 1 << record % 8;
+	return *bits;
 }
 
 static bool upload_lives(const struct check *c, const uint8_t upload[SM_UUID])
@@ -145,11 +156,8 @@ static bool take_released(struct check *c, struct pack_info *x, struct sm_pack *
 	    p->store->ops->pread(p->object, &h, sizeof(h), le64toh(p->index[i].offset) - sizeof(h)) != sizeof(h) ||
 	    !sm_is_zero(&h, sizeof(h)))
 		return false;
-	if (!x->released)
-		x->released = calloc(x->nr / 8 + 1, 1);
-	if (!x->released)
+	if (!set_bit(&x->released, x, i))
 		return false;
-	x->released[i / 8] |= 1 << i % 8;
 	c->v->released++;
 	return true;
 }
@@ -188,6 +196,7 @@ static void check_pack(struct check *c, struct pack_info *x)
 		if (take_released(c, x, &p, i) || !chosen(c) || !check_record(c, &p, i, &why) || take_released(c, x, &p, i))
 			continue;
 		x->bad = true;
+		set_bit(&x->hurt, x, i);
 		wrong(c, "%s: %s", key, why.text);
 	}
 	sm_pack_done(&p);
@@ -331,9 +340,10 @@ static int sweep_all(struct check *c, const struct sm_generation *g, struct sm_l
 		x = find_pack(c, layer[p.layer].packs[p.pack]);
 		if (!x || !x->seen)
 			return sm_fail(why, -EUCLEAN, "a pack of block %llu is missing", (unsigned long long)p.start);
-		if (p.record >= x->nr || is_released(x, p.record))
+		if (p.record >= x->nr || has_bit(x->released, x, p.record))
 			return sm_fail(why, -EUCLEAN, "the record of block %llu is not there", (unsigned long long)p.start);
 		x->used = true;
+		c->touched |= has_bit(x->hurt, x, p.record);
 	}
 	return r;
 }
@@ -425,11 +435,13 @@ static void check_generation(struct check *c, size_t i)
 {
 	const struct sm_generation *g = &c->g.v[i];
 	uint32_t number = g->manifest.info.number;
+	uint64_t errors = c->v->errors;
 	struct sm_generation again;
 	int lock = generation_lock(c->r, c->vid, number, false, NULL);
 
 	if (lock == -EBUSY)
 		return;		/* about to be deleted */
+	c->touched = false;
 	if (!sm_repo_generation(c->r, c->vid, number, &again, NULL)) {
 		sm_generation_done(&again);
 		check_tag(c, g);
@@ -438,8 +450,30 @@ static void check_generation(struct check *c, size_t i)
 		check_sequence(c, i);
 		c->v->generations++;
 	}
+	if (c->touched || c->v->errors > errors)
+		sm_numbers_add(&c->hurt, number);
 	if (lock >= 0)
 		close(lock);
+}
+
+/* What a sample has not looked at again is as damaged as it was. */
+static int keep_damaged(struct check *c, struct sm_err *e)
+{
+	struct sm_numbers old = { .nr = 0 }, all = { .nr = 0 };
+	int err = 0;
+
+	sm_damaged_load(c->r, c->vid, &old);
+	for (size_t i = 0; !err && i < c->g.nr; i++) {
+		uint32_t n = c->g.v[i].manifest.info.number;
+
+		if (sm_numbers_have(&c->hurt, n) || (c->v->mode != SM_VERIFY_ALL && sm_numbers_have(&old, n)))
+			err = sm_numbers_add(&all, n) ? sm_fail(e, -ENOMEM, "no memory") : 0;
+	}
+	if (!err && (old.nr || all.nr))
+		err = sm_damaged_save(c->r, c->vid, &all, e);
+	free(old.v);
+	free(all.v);
+	return err;
 }
 
 static void keep_result(struct check *c, const struct sm_verify *before)
@@ -452,7 +486,7 @@ static void keep_result(struct check *c, const struct sm_verify *before)
 
 	done.sample = v->mode == SM_VERIFY_ALL ? SM_SAMPLE_ALL : v->mode == SM_VERIFY_SAMPLE ? v->sample : 0;
 	/* A repository on a medium that cannot be written is verified all the same. */
-	if (v->keep && sm_verified_save(c->r, c->vid, &done, &why) && v->report)
+	if (v->keep && (keep_damaged(c, &why) || sm_verified_save(c->r, c->vid, &done, &why)) && v->report)
 		v->report(why.text, v->arg);
 }
 
@@ -496,12 +530,15 @@ static int check_volume(struct check *c)
 	for (size_t i = 0; i < c->g.nr; i++)
 		check_generation(c, i);
 	err = count_orphans(c);
-	for (size_t i = 0; i < c->nr; i++)
+	for (size_t i = 0; i < c->nr; i++) {
 		free(c->packs[i].released);
+		free(c->packs[i].hurt);
+	}
 	c->v->volumes++;
-	sm_generations_free(&c->g);
 	if (!err)
 		keep_result(c, &before);
+	sm_generations_free(&c->g);
+	free(c->hurt.v);
 	return err;
 }
 

@@ -56,6 +56,7 @@ struct sm_listed {
 	struct sm_manifest manifest;
 	uint8_t hash[SM_DIGEST];	/* recomputed from the manifest's text */
 	uint64_t sequence, received, stored_bytes;
+	bool damaged;			/* as a verification of the server has found */
 };
 int sm_listed_parse(const struct sm_frame *f, struct sm_listed *l, struct sm_err *e);
 

@@ -103,6 +103,7 @@ int sm_listed_parse(const struct sm_frame *f, struct sm_listed *l, struct sm_err
 		 !(err = sm_json_u64(o, "sequence", INT64_MAX, &l->sequence, e)) &&
 		 !(err = sm_json_u64(o, "received", INT64_MAX, &l->received, e)))
 		err = sm_json_u64(o, "stored_bytes", INT64_MAX, &l->stored_bytes, e);
+	l->damaged = json_is_true(json_object_get(o, "damaged"));
 	if (!err)
 		sm_sha256(text, strlen(text), l->hash);
 	json_decref(o);

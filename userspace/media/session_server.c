@@ -193,7 +193,7 @@ static int do_commit(struct server *s, const struct sm_frame *f, struct sm_err *
 
 /* ---- lists and restores ---- */
 
-static int send_generation(struct server *s, uint16_t type, const struct sm_generation *g, struct sm_err *e)
+static int send_generation(struct server *s, uint16_t type, const struct sm_generation *g, bool damaged, struct sm_err *e)
 {
 	char *text = sm_manifest_text(&g->manifest);
 	json_t *o = json_object();
@@ -210,6 +210,8 @@ static int send_generation(struct server *s, uint16_t type, const struct sm_gene
 	json_object_set_new(o, "sequence", json_integer(g->sequence));
 	json_object_set_new(o, "received", json_integer(g->received));
 	json_object_set_new(o, "stored_bytes", json_integer(g->stored_bytes));
+	if (damaged)
+		json_object_set_new(o, "damaged", json_true());
 	free(text);
 	return sm_send_json(s->chan, type, o, e);
 }
@@ -231,12 +233,14 @@ static int by_number(const void *a, const void *b)
 /* The @newest of a volume by sequence, told by number. */
 static int list_volume(struct server *s, const char *vid, uint64_t newest, uint64_t *damaged, struct sm_err *e)
 {
+	struct sm_numbers hurt;
 	struct sm_generation g;
 	struct sm_briefs b;
 	int err = sm_briefs_load(s->repo, vid, &b, e);
 
 	if (err)
 		return err;
+	sm_damaged_load(s->repo, vid, &hurt);
 	*damaged += b.damaged.nr;
 	if (b.nr > newest) {
 		qsort(b.v, b.nr, sizeof(*b.v), newest_first);
@@ -251,10 +255,11 @@ static int list_volume(struct server *s, const char *vid, uint64_t newest, uint6
 			continue;
 		}
 		if (!err) {
-			err = send_generation(s, SM_LISTED, &g, e);
+			err = send_generation(s, SM_LISTED, &g, sm_numbers_have(&hurt, b.v[i].number), e);
 			sm_generation_done(&g);
 		}
 	}
+	free(hurt.v);
 	sm_briefs_free(&b);
 	return err;
 }
@@ -320,7 +325,7 @@ static int restore_generation(struct server *s, const json_t *o, uint32_t number
 	nr = sm_ranges_parse(o, g.manifest.info.size, x, e);
 	err = nr < 0 ? nr : sm_image_open(s->repo, &g, &img, e);
 	if (!err) {
-		err = send_generation(s, SM_RESTORING, &g, e);
+		err = send_generation(s, SM_RESTORING, &g, false, e);
 		if (!err)
 			err = sm_send_image(s->chan, img, s->features & SM_FEATURE_PARTS, x, nr, e);
 		sm_image_close(img);

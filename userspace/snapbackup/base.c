@@ -18,6 +18,7 @@ struct search {
 	struct base *best;		/* the newest that both sides know */
 	struct base any;		/* the newest older one on the server, whatever is known here */
 	bool server_has_any, server_has_number, other_key;
+	uint32_t damaged;		/* the newest that was passed over because the server found it damaged */
 };
 
 static const struct candidate *find_candidate(const struct source *s, const struct sm_gen_info *g)
@@ -63,6 +64,10 @@ static int consider(const struct sm_listed *l, void *arg)
 	}
 	if (g->number >= x->older_than)
 		return 0;
+	if (l->damaged) {
+		x->damaged = g->number > x->damaged ? g->number : x->damaged;
+		return 0;
+	}
 	if (!same_key(x->o, g)) {
 		x->other_key = true;
 		return 0;
@@ -94,6 +99,9 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 			return sm_fail(e, -ENOENT, "%s: base %u is neither a live generation nor a bookmark older than it", s->name, n);
 		if (!x->server_has_number)
 			return sm_fail(e, -ENOENT, "%s: %s has no generation %u of this volume", s->name, x->o->dest_text, n);
+		if (x->damaged)
+			return sm_fail(e, -EUCLEAN, "%s: generation %u on %s is damaged, as a verification there has found: nothing is put on it (--base none sends all)",
+				       s->name, n, x->o->dest_text);
 		if (x->other_key)
 			return sm_fail(e, -EACCES, "%s: generation %u on %s is not encrypted as this is to be: not with this key, or not at all",
 				       s->name, n, x->o->dest_text);
@@ -104,6 +112,8 @@ static int nothing_found(const struct search *x, struct base *b, struct sm_err *
 			 s->suspect);
 	else if (!s->nr_candidates)
 		snprintf(b->reason, sizeof(b->reason), "there is no older generation or bookmark");
+	else if (x->damaged)
+		snprintf(b->reason, sizeof(b->reason), "generation %u on the media server is damaged", x->damaged);
 	else if (x->other_key)
 		snprintf(b->reason, sizeof(b->reason), "what is on the media server is not encrypted as this is to be: not with this key, or not at all");
 	else if (!x->server_has_any)
@@ -153,8 +163,12 @@ static int choose_remote(const struct backup_options *o, struct sm_client *c, ui
 		return 0;
 	}
 	if (b->number) {
-		snprintf(b->reason, sizeof(b->reason), o->base_mode == BASE_NUMBER ? "asked for" :
-			 "the newest that is here and on the media server");
+		if (o->base_mode == BASE_NUMBER)
+			snprintf(b->reason, sizeof(b->reason), "asked for");
+		else if (x.damaged > b->number)
+			snprintf(b->reason, sizeof(b->reason), "the newest that is here and on the media server, where %u is damaged", x.damaged);
+		else
+			snprintf(b->reason, sizeof(b->reason), "the newest that is here and on the media server");
 		return 0;
 	}
 	err = nothing_found(&x, b, e);

@@ -22,6 +22,7 @@ static const struct snap_col generation_cols[] = {
 	{ "created", "CREATED", SNAP_COL_TIME, H, 0 },
 	{ "locked", "LOCKED", SNAP_COL_STRING, 0, 0 },
 	{ "locked_until", "LOCKED-UNTIL", SNAP_COL_TIME, H, 0 },
+	{ "damaged", "DAMAGED", SNAP_COL_STRING, 0, 0 },
 	{ "label", "LABEL", SNAP_COL_STRING, 0, 0 },
 	{ "sequence", "SEQ", SNAP_COL_NUMBER, H, 0 },
 	{ "manifest", "MANIFEST", SNAP_COL_STRING, H, 0 },

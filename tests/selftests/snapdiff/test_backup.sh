@@ -272,6 +272,22 @@ two_destinations()
 	[ "$out" = "$(cat /tmp/sum.8)" ]
 }
 
+# What has rotted over there is no base: the newest sound one is, found without anybody's help.
+rot_is_no_base()
+{
+	local pack
+
+	pack=$(find /tmp/slow/objects -name '*.pack' -newer /tmp/sum.8 | head -1)	# of generation 8
+	[ -n "$pack" ] && printf 'rotten' | dd of="$pack" bs=1 seek=3000 conv=notrunc status=none || return 1
+	run snapmedia verify /tmp/slow
+	[ $rc = 6 ] && scatter 10 24 && take 9 || return 1
+	works snapbackup vol --gen 9 --dest /tmp/slow || return 1
+	[[ $out == *"increment on 6: the newest that is here and on the media server, where 8 is damaged"* ]] || return 1
+	snaprestore --from /tmp/slow --gen 9 --to - -q | sha256sum > /tmp/r
+	out=$(cut -d' ' -f1 /tmp/r)
+	[ "$out" = "$(cat /tmp/sum.9)" ]
+}
+
 # A preserved chunk rots: the backup fails, and nothing of it becomes visible.
 rot_is_no_backup()
 {
@@ -314,6 +330,7 @@ ok "restore to a device" to_device
 ok "onto a device in place: what differs; not onto what is used" device_in_place
 ok "not onto a primary, a mounted or a small device" not_onto_what_is_used
 ok "two destinations, one slower" two_destinations
+ok "damaged base: a sound one, by itself" rot_is_no_base
 ok "damaged chunk: no backup" rot_is_no_backup
 ok "server stops" stop_server
 ok "the repository is sound" works snapmedia verify $REPO
