@@ -4,7 +4,7 @@
 # Encryption by the client: what the repository has is of no use without the key, what it changes is seen with it, and all that a server
 # does without looking into the data goes on as before.
 . "$(dirname "$0")/media-lib.sh"
-begin 10
+begin 15
 
 back() {	# REPO IMAGE GEN [OPTION...]
 	snapbackup --image "$2" --uuid "$U" --volume-name disk --gen "$3" --dest "$1" -q "${@:4}"
@@ -141,6 +141,95 @@ exported() {
 	snapmedia export "$W/second" @2 --key "$W/key" --run 'nbdcopy "$uri" '"$W/nbd" && cmp "$W/img2" "$W/nbd"
 }
 
+# ---- over the network, and a server that mixes ----
+
+HOST=127.0.0.1
+
+# The repository says of generation TO that its blocks lie where those of FROM lie: each frame is genuine, each digest right.
+mix() {	# REPO TO FROM
+	python3 - "$@" <<-'PY'
+		import glob, hashlib, json, os, sys
+		repo, to, of = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+		path = lambda n: glob.glob('%s/objects/volumes/*/manifests/%010d.manifest' % (repo, n))[0]
+		a, b = (open(path(n), 'rb').read().split(b'\n') for n in (to, of))
+		record = json.loads(a[1])
+		record['map'] = json.loads(b[1])['map']
+		a[1] = json.dumps(record, sort_keys=True, separators=(',', ':')).encode()
+		text = a[0] + b'\n' + a[1] + b'\n'
+		os.chmod(path(to), 0o600)
+		open(path(to), 'wb').write(text + hashlib.sha256(text).hexdigest().encode() + b'\n')
+	PY
+}
+
+from_server() {	# GEN IMAGE [OPTION...]
+	rm -f "$W/r"
+	snaprestore --from "$HOST:$PORT" --volume disk --gen "$1" --to "$W/r" -q "${@:3}" && cmp "$2" "$W/r"
+}
+
+from_here() {	# REPO GEN [OPTION...]
+	rm -f "$W/r"
+	snaprestore --from "$1" --gen "$2" --to "$W/r" -q "${@:3}"
+}
+
+chain() {	# REPO [OPTION...]: 1, 2 on it, 3 on that
+	snapmedia init "$1" && back "$1" "$W/img" 1 "${@:2}" && back "$1" "$W/img2" 2 --base 1 --base-image "$W/img" "${@:2}" &&
+		back "$1" "$W/img3" 3 --base 2 --base-image "$W/img2" "${@:2}"
+}
+
+served_sealed() {
+	chain "$W/net" --encrypt "$W/key" && start "$W/net" --listen $HOST:0 || return 1
+	for i in 1 2 3; do
+		from_server $i "$W/img${i#1}" --key "$W/key" || return 1
+	done
+	snaprestore --from "$HOST:$PORT" --gen 3 --to - -q --key "$W/key" | cmp - "$W/img3" || return 1
+	refused 2 "$ID" from_server 3 "$W/img3" && refused 2 "$ID" from_server 3 "$W/img3" --key "$W/other" && [ ! -e "$W/r" ] || return 1
+	back "$HOST:$PORT" "$W/img3" 9 --encrypt "$W/key" && from_server 9 "$W/img3" --key "$W/key"
+	rc=$?
+	stop
+	return $rc
+}
+
+mixtures() {	# [OPTION...]
+	local repo=$W/mix$#
+
+	chain "$repo" ${1:+--encrypt "$W/key"} && start "$repo" --listen $HOST:0 || return 1
+	from_server 3 "$W/img3" "$@" && from_server 2 "$W/img2" "$@" || return 1
+	mix "$repo" 3 2 && snapmedia reindex "$repo" >/dev/null
+	# without the comparison it passes, and is not generation 3
+	snaprestore --from "$HOST:$PORT" --gen 3 --to "$W/old" -q --unproven --force "$@" && cmp "$W/old" "$W/img2" || return 1
+	refused 6 "is not of this generation" from_server 3 "$W/img3" "$@" && [ ! -e "$W/r" ] && [ ! -e "$W/r.part" ] || return 1
+	mix "$repo" 2 1
+	refused 6 "is not of this generation" from_server 2 "$W/img2" "$@" && from_server 1 "$W/img" "$@"
+	rc=$?
+	stop
+	return $rc
+}
+
+mixed_here() {
+	refused 6 "is not of this generation" from_here "$W/mix2" 3 --key "$W/key" || return 1
+	snapmedia list "$W/mix0" -o generation,manifest --noheadings >"$W/list" || return 1
+	refused 6 "is not of this generation" from_here "$W/mix0" 3 --manifest "$(awk '$1 == 3 { print $2 }' "$W/list")" || return 1
+	refused 6 "another manifest" from_here "$W/mix0" 1 --manifest "$(printf %064d 0)" && from_here "$W/mix0" 1 --manifest "$(awk '$1 == 1 { print $2 }' "$W/list")"
+}
+
+# The ancestors are gone, what proves them is not; it goes with the last that descends from them.
+pruned() {
+	local proofs
+
+	chain "$W/kept" && snapmedia prune "$W/kept" --keep-last 1 --apply >/dev/null && snapmedia verify "$W/kept" >/dev/null || return 1
+	proofs=$(echo "$W"/kept/objects/volumes/*/proofs)
+	[ "$(ls "$proofs" | wc -l)" = 3 ] && start "$W/kept" --listen $HOST:0 && from_server 3 "$W/img3" || return 1
+	back "$HOST:$PORT" "$W/img" 4 --base none && from_server 4 "$W/img" || return 1
+	snapmedia prune "$W/kept" --keep-last 1 --apply >/dev/null
+	[ "$(ls "$proofs" | wc -l)" = 1 ] && from_server 4 "$W/img" || return 1
+	chmod 600 "$proofs"/*
+	dd if=/dev/zero of="$(echo "$proofs"/*)" bs=1 seek=900 count=8 conv=notrunc status=none
+	refused 6 "damaged proof" snapmedia verify "$W/kept" && refused 6 "damaged proof" from_server 4 "$W/img" && from_server 4 "$W/img" --unproven
+	rc=$?
+	stop
+	return $rc
+}
+
 images
 ok "keygen: exclusive, 0600, nothing of the key is printed, no bad file is taken" keys
 ok "full and increment, encrypted, come back; ranges, too" there_and_back
@@ -151,4 +240,9 @@ ok "verify, replicate, prune, gc without the key; verify --key opens" without_th
 ok "--dry-run --measure is exact" dry_run_is_exact
 ok "streams, and their import" streams
 ok "export with the key" exported
+ok "over the network: sent, restored, refused without its key" served_sealed
+ok "a server that mixes generations, plain: refused, nothing is left" mixtures
+ok "a server that mixes generations, encrypted: refused, nothing is left" mixtures --key "$W/key"
+ok "a repository here that does: refused with the key or the manifest's hash" mixed_here
+ok "proofs outlive pruned ancestors, and not more; a damaged one is found, and can be passed over" pruned
 ok "what is left after all of it is sound" snapmedia verify "$W/second" --key "$W/key"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The parsers of what a peer, or a repository that has rotted, can hand to the media server: frames, data and zero extents, manifests and what OPEN says, map
- * segments, packs; and what a media server can hand to who restores. The first byte chooses; checksums and digests are made right by what the second one allows.
+ * segments, packs, proofs, encrypted frames; and what a media server can hand to who restores. The first byte chooses; checksums and digests are made
+ * right by what the second one allows.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "frame.h"
 #include "manifest.h"
 #include "pack.h"
+#include "proof.h"
 #include "segment.h"
 #include "session.h"
 
@@ -242,6 +244,50 @@ static void packs(uint8_t *b, size_t size, bool fix)
 	sm_pack_done(&p);
 }
 
+/* A full backup whose digests fit nothing: what is looked for are the items. */
+static void proofs(const uint8_t *b, size_t size)
+{
+	struct sm_manifest m = { .frames = 1, .tool = "fuzz" };
+	uint8_t hash[SM_DIGEST];
+	struct sm_proof *p;
+	char *text;
+
+	m.info.number = 1;
+	m.info.size = m.info.bytes = (64u << 20) + 5;
+	m.info.extents = 1;
+	text = sm_manifest_text(&m);
+	sm_sha256(text, strlen(text), hash);
+	p = sm_proof_new(hash, NULL, false);
+	if (!p || sm_proof_manifest(p, text, strlen(text), NULL))
+		abort();
+	for (size_t at = 0, n; at < size; at += n) {
+		n = size - at < 4096 ? size - at : 4096;
+		if (sm_proof_chunk(p, b + at, n, NULL))
+			break;
+	}
+	sm_proof_end(p, NULL);
+	sm_proof_free(p);
+	free(text);
+}
+
+/* Sealed, with whatever key and volume: it must not open. */
+static void sealed(uint8_t *b, size_t size)
+{
+	static const struct sm_secret key = { .key = "a key", .id = "its id" };
+	const struct sm_opener o = { .k = &key };
+	struct sm_data d;
+
+	if (sm_data_parse(b, size, 1ull << 30, false, &d, NULL) == 0 && d.codec == SM_CODEC_SEALED) {
+		uint8_t *raw = malloc(SM_MAX_RAW);
+
+		memcpy(b + d.head_length + offsetof(struct sm_wire_seal, id), key.id, SM_SECRET_ID);
+		sm_sha256(d.stored, d.stored_length, ((struct sm_wire_data *)b)->digest);
+		if (!sm_data_open(&d, &o, raw, NULL))
+			abort();
+		free(raw);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *b;
@@ -250,7 +296,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	b = malloc(size - 2 ? size - 2 : 1);	/* exactly as long, so that reading behind it is seen */
 	memcpy(b, data + 2, size - 2);
-	switch (data[0] % 7) {
+	switch (data[0] % 9) {
 	case 0: frames(b, size - 2, data[1] & 1); break;
 	case 1: data_extents(b, size - 2); break;
 	case 2: zero_extents(b, size - 2); break;
@@ -258,6 +304,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case 4: segments(b, size - 2, data[1] & 1); break;
 	case 5: packs(b, size - 2, data[1] & 1); break;
 	case 6: restore(b, size - 2); break;
+	case 7: proofs(b, size - 2); break;
+	case 8: sealed(b, size - 2); break;
 	}
 	free(b);
 	return 0;

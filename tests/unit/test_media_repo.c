@@ -308,7 +308,7 @@ static void damage_is_found(void **state)
 	free_backup(&b);
 	nr_objects = 0;
 	assert_int_equal(nftw(dir, collect, 16, FTW_PHYS), 0);
-	assert_int_equal(nr_objects, 6);	/* two each: packs, maps, manifests */
+	assert_int_equal(nr_objects, 8);	/* two each: packs, maps, proofs, manifests */
 	for (int i = 0; i < nr_objects; i++) {
 		assert_int_equal(stat(objects[i], &st), 0);
 		for (off_t at = 0; at < st.st_size; at += 1 + st.st_size / 23) {

@@ -234,7 +234,7 @@ static int check_header(struct sm_chan *c, const struct sm_wire_header *h, struc
 
 static bool known_type(uint16_t type)
 {
-	return (type >= SM_HELLO && type <= SM_KEEPALIVE) || (type >= SM_OPEN && type <= SM_PART) ||
+	return (type >= SM_HELLO && type <= SM_KEEPALIVE) || (type >= SM_OPEN && type <= SM_PROOF) ||
 	       (type >= SM_LIST && type <= SM_ROW);
 }
 

@@ -38,6 +38,9 @@ enum sm_type {
 	SM_DIGESTED = 26,	/* server: they are */
 	SM_PART = 27,		/* server, in a restore: of the next DATA frame only these extents apply */
 
+	SM_PROVEN = 28,		/* server, in a restore: a manifest of the proof (proof.h) */
+	SM_PROOF = 29,		/* server: what it is about */
+
 	SM_LIST = 32,
 	SM_LISTED = 33,		/* server: one generation */
 	SM_RESTORE = 34,
@@ -78,7 +81,8 @@ _Static_assert(sizeof(struct sm_wire_hello) == 80, "hello");
 #define SM_FEATURE_DIGESTS	(1ull << 2)
 #define SM_FEATURE_PARTS	(1ull << 3)	/* takes PART, and DATA of a restore in any order */
 #define SM_FEATURE_SEALED	(1ull << 4)	/* keeps what clients encrypt */
-#define SM_FEATURES		(SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS | SM_FEATURE_PARTS | SM_FEATURE_SEALED)
+#define SM_FEATURE_PROOF	(1ull << 5)	/* proves what it restores */
+#define SM_FEATURES		(SM_FEATURE_PROOF | SM_FEATURE_ZSTD | SM_FEATURE_RESUME | SM_FEATURE_DIGESTS | SM_FEATURE_PARTS | SM_FEATURE_SEALED)
 
 #define SM_ROLE_BACKUP		(1u << 0)
 #define SM_ROLE_RESTORE		(1u << 1)

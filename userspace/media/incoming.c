@@ -165,6 +165,9 @@ static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm
 		return err;
 	out->nr = d->nr;
 	out->extents = d->extents;
+	sm_data_leaf(d, leaf);
+	if (in->proof && (err = sm_proof_data(in->proof, in->part.nr ? in->part.x : d->extents, in->part.nr ? in->part.nr : d->nr, leaf, e)))
+		return err;
 	if (in->part.nr) {
 		out->nr = in->part.nr;
 		out->extents = in->part.x;
@@ -173,7 +176,6 @@ static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm
 		in->part.nr = 0;
 	} else {
 		in->data_bytes += d->raw_length;
-		sm_data_leaf(d, leaf);
 	}
 	if (err || (err = note_ranges(in, out->extents, out->nr, e)))
 		return err;
@@ -194,7 +196,8 @@ static int take_zero(struct sm_incoming *in, const struct sm_frame *f, struct sm
 {
 	int err = sm_zero_parse(f->payload, f->length, in->size, &out->extents, &out->nr, e);
 
-	if (err || (err = note_ranges(in, out->extents, out->nr, e)))
+	if (err || (in->proof && (err = sm_proof_zero(in->proof, out->extents, out->nr, e))) ||
+	    (err = note_ranges(in, out->extents, out->nr, e)))
 		return err;
 	for (uint32_t i = 0; i < out->nr; i++) {
 		struct sm_extent x = sm_extent_at(out->extents, i);

@@ -6,6 +6,7 @@
  *	objects/volumes/VID/volume.json			client and volume uuid (VID is a hash of them)
  *	objects/volumes/VID/packs/ID.pack		sealed packs
  *	objects/volumes/VID/maps/ID.map			map segments
+ *	objects/volumes/VID/proofs/HASH.proof		what restores are proven by; outlives its generation
  *	objects/volumes/VID/manifests/NNNNNNNNNN.manifest	one a generation; it exists = the generation exists
  *	uploads/SID/			staging of an upload: open.json, lock, NNNNNNNN.pack
  *	locks/VID			taken while a generation of the volume is published
@@ -209,6 +210,11 @@ void sm_image_close(struct sm_image *img);
  * Checks the manifest: sm_unseal_manifest(). @k NULL: is none needed?
  */
 int sm_image_unseal(struct sm_image *img, const struct sm_generation *g, const struct sm_secret *k, struct sm_err *e);
+/* sm_image_verbatim() - sm_image_forward() hands out each record as it is stored, however little of it is wanted */
+void sm_image_verbatim(struct sm_image *img);
+/* sm_image_prove() - from here on compare all that is handed out (but by sm_image_forward()) with a proof, which must stay */
+struct sm_proof;
+void sm_image_prove(struct sm_image *img, const struct sm_proof *p);
 /* sm_image_seek() - sm_image_next() goes on at @offset, a multiple of SM_BLOCK inside the image */
 int sm_image_seek(struct sm_image *img, uint64_t offset, struct sm_err *e);
 /**
@@ -228,10 +234,24 @@ int sm_image_read(struct sm_image *img, void *buf, size_t len, uint64_t offset, 
 int sm_image_extent(struct sm_image *img, uint64_t offset, uint64_t *len, bool *zero, struct sm_err *e);
 uint64_t sm_image_size(const struct sm_image *img);
 
+/* ---- proofs ---- */
+
+/* What a generation's image is made of, from it to its full ancestor, pruned or not: for sm_proof_manifest() and sm_proof_chunk() */
+struct sm_proof_ops {
+	int (*manifest)(const char *text, size_t len, void *arg, struct sm_err *e);
+	int (*chunk)(const void *buf, size_t len, void *arg, struct sm_err *e);
+};
+/* sm_repo_proof() - @hash: of the generation's manifest. -EUCLEAN: a proof is damaged or missing */
+int sm_repo_proof(struct sm_repo *r, const char *vid, const uint8_t hash[SM_DIGEST], const struct sm_proof_ops *to, void *arg,
+		  struct sm_err *e);
+
+/* sm_repo_prove() - the same as a proof that has been checked: of all of @g; free it with sm_proof_free(). @k: as of sm_proof_new() */
+int sm_repo_prove(struct sm_repo *r, const struct sm_generation *g, const struct sm_secret *k, struct sm_proof **p, struct sm_err *e);
+
 /* ---- what it takes ---- */
 
 struct sm_usage {
-	uint64_t packs, maps, manifests;	/* bytes allocated */
+	uint64_t packs, maps, manifests;	/* bytes allocated; maps: and proofs */
 };
 int sm_volume_usage(struct sm_repo *r, const char *vid, struct sm_usage *u, struct sm_err *e);
 
@@ -305,6 +325,7 @@ int sm_keep_clear(struct sm_repo *r, const char *vid, uint32_t number, struct sm
 #define SM_KEY_MAX	192u
 void sm_key_pack(char key[SM_KEY_MAX], const char *vid, const uint8_t id[SM_DIGEST]);
 void sm_key_map(char key[SM_KEY_MAX], const char *vid, const uint8_t id[SM_DIGEST]);
+void sm_key_proof(char key[SM_KEY_MAX], const char *vid, const uint8_t hash[SM_DIGEST]);
 void sm_key_manifest(char key[SM_KEY_MAX], const char *vid, uint32_t number);
 /* sm_generation_text() - the manifest object; free() it */
 char *sm_generation_text(const struct sm_generation *g, const char *manifest);

@@ -4,7 +4,7 @@
  *
  *   1  seal the last pack; compare what arrived with the manifest          (nothing visible)
  *   2  under the volume's lock: look again for the parent and for rivals
- *   3  store packs, then the map segment                                   (objects that nothing refers to)
+ *   3  store packs, then the map segment, then the proof                   (objects that nothing refers to)
  *   4  put the manifest object, if absent                                  ← the commit
  *   5  remove the staging directory
  *
@@ -284,7 +284,8 @@ static int publish_locked(struct sm_upload *u, const char *manifest, struct sm_r
 		err = upload_load_parent(u, &all.v[parent], e);
 	if (!err) {
 		describe(u, &all, manifest, &g);
-		if (!(err = store_volume(u, e)) && !(err = store_packs(u, e)) && !(err = store_map(u, &g, e)))
+		if (!(err = store_volume(u, e)) && !(err = store_packs(u, e)) && !(err = store_map(u, &g, e)) &&
+		    !(err = upload_store_proof(u, manifest, g.hash, e)))
 			err = put_manifest(u, &g, manifest, e);
 		if (!err) {
 			memcpy(receipt->manifest, g.hash, SM_DIGEST);

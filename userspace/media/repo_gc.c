@@ -6,6 +6,7 @@
  *	pack		stays as it is when the generation that brought it is there: the manifest's map hash is over all of it
  *			stays in part when a generation that is there still reads a record of it; the space of the others is
  *			given back by punching holes. The pack's name is a digest of header and index: it stays right
+ *	proof		stays while a generation that is there descends from it (repo_proof.c)
  *	all else	goes
  *
  * What a generation reads is what a sweep over its segments yields: an entry that a newer segment hides is not needed, though
@@ -334,6 +335,11 @@ static int sweep_packs(struct collect *c)
 	return err;
 }
 
+static int drop_proof(void *arg, const char *key)
+{
+	return drop(arg, key);
+}
+
 /* ---- all of it ---- */
 
 static int collect(struct collect *c)
@@ -354,6 +360,8 @@ static int collect(struct collect *c)
 		err = mark_generation(c, &c->g.v[i]);
 	if (!err)
 		err = sweep_maps(c);
+	if (!err)
+		err = repo_sweep_proofs(c->r, c->vid, &c->g, drop_proof, c, c->e);
 	return err ? err : sweep_packs(c);
 }
 

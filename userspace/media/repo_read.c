@@ -22,7 +22,7 @@
 
 #include "frame.h"
 #include "pack.h"
-#include "seal.h"
+#include "proof.h"
 #include "upload_internal.h"
 
 #define RECORD_CACHE	(48ull << 20)	/* bytes, raw and payload */
@@ -80,6 +80,8 @@ struct sm_image {
 	struct sm_image_piece read;	/* of sm_image_read(): what the last sm_image_next() gave */
 	bool has_read;
 	struct sm_opener opener;
+	bool verbatim;
+	const struct sm_proof *proof;
 	int lock;			/* shared: nobody deletes it meanwhile; -1: a repository that cannot be written */
 };
 
@@ -147,6 +149,16 @@ int sm_image_unseal(struct sm_image *img, const struct sm_generation *g, const s
 	img->opener = (struct sm_opener){ .k = k, .strict = k };
 	memcpy(img->opener.volume, g->manifest.info.volume, SM_UUID);
 	return err;
+}
+
+void sm_image_prove(struct sm_image *img, const struct sm_proof *p)
+{
+	img->proof = p;
+}
+
+void sm_image_verbatim(struct sm_image *img)
+{
+	img->verbatim = true;
 }
 
 static void drop_record(struct sm_image *img, uint32_t i)
@@ -365,6 +377,15 @@ static int fill_data(struct sm_image *img, struct sm_image_piece *p, struct sm_e
 
 	if ((err = find_record(img, p, &r, &raw_at, e)) || (err = unpack_record(img, r, e)))
 		return err;
+	if (img->proof) {
+		const struct sm_wire_extent w = { htole64(p->offset), htole64(p->length) };
+		uint8_t leaf[SM_DIGEST];
+
+		sm_data_leaf(&r->d, leaf);
+		err = sm_proof_data(img->proof, &w, 1, leaf, e);
+		if (err)
+			return err;
+	}
 	p->data = r->raw + raw_at;
 	if (r->d.nr == 1 && p->length == r->d.raw_length) {
 		p->payload = r->payload;
@@ -406,11 +427,20 @@ static void pass(struct sm_image *img, uint64_t length)
 	img->has = img->piece.count > 0;
 }
 
+static int prove_zero(const struct sm_image *img, uint64_t offset, uint64_t length, struct sm_err *e)
+{
+	const struct sm_wire_extent w = { htole64(offset), htole64(length) };
+
+	return img->proof ? sm_proof_zero(img->proof, &w, 1, e) : 0;
+}
+
 int sm_image_next(struct sm_image *img, struct sm_image_piece *p, struct sm_err *e)
 {
 	int r = next_piece(img, p, e);
 
 	if (r > 0 && !p->zero && (r = fill_data(img, p, e)) >= 0)
+		r = 1;
+	if (r > 0 && p->zero && (r = prove_zero(img, p->offset, p->length, e)) >= 0)
 		r = 1;
 	if (r > 0)
 		pass(img, p->length);
@@ -540,7 +570,8 @@ static int find_parts(struct sm_image *img, struct record *r, const struct sm_ex
 		raw += x.length;
 	}
 	r->looked = true;
-	r->forward = 2 * sum >= r->d.raw_length || r->d.codec == SM_CODEC_SEALED;	/* we could not pack that anew */
+	r->forward = 2 * sum >= r->d.raw_length || img->verbatim ||
+		     r->d.codec == SM_CODEC_SEALED;	/* we could not pack that anew */
 	if (sum == r->d.raw_length)
 		img->forward->nr_part = 0;	/* all of it */
 	return 0;
@@ -677,5 +708,5 @@ int sm_image_extent(struct sm_image *img, uint64_t offset, uint64_t *len, bool *
 	if (*len > img->size - offset)
 		*len = img->size - offset;
 	img->pos = UINT64_MAX;		/* the sweep is past it: the next read seeks */
-	return 0;
+	return *zero ? prove_zero(img, offset, *len, e) : 0;
 }

@@ -147,6 +147,8 @@ static int note_data(struct sm_upload *u, const struct sm_data *d, uint32_t pack
 		return sm_fail(e, -errno, "no room for the map: %s", strerror(errno));
 	leaf->first = le64toh(d->extents[0].offset);
 	sm_data_leaf(d, leaf->digest);
+	leaf->pack = pack;
+	leaf->record = record;
 	for (uint32_t i = 0; i < d->nr; i++) {
 		struct sm_extent x = sm_extent_at(d->extents, i);
 		int err = add_entry(u, x.offset, x.length, pack, record, raw >> SM_BLOCK_SHIFT, e);

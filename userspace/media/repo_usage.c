@@ -41,6 +41,9 @@ int sm_volume_usage(struct sm_repo *r, const char *vid, struct sm_usage *u, stru
 	snprintf(path, sizeof(path), "%.*s/objects/volumes/%s/maps", PATH_MAX - 128, r->path, vid);
 	if (!err)
 		err = sum_dir(path, &u->maps, e);
+	snprintf(path, sizeof(path), "%.*s/objects/volumes/%s/proofs", PATH_MAX - 128, r->path, vid);
+	if (!err)
+		err = sum_dir(path, &u->maps, e);
 	snprintf(path, sizeof(path), "%.*s/objects/volumes/%s/manifests", PATH_MAX - 128, r->path, vid);
 	return err ? err : sum_dir(path, &u->manifests, e);
 }

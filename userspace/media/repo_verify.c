@@ -6,6 +6,7 @@
  *   uploads		the packs of one upload together give the map hash of its manifest: what the client sent is what is here
  *   maps		digest of the whole; each generation's sweep covers its size without a hole
  *   parents		are there; sequence numbers differ
+ *   proofs		each says what its manifest says, and none is missing down to the full ancestor
  *   orphans		objects that no manifest leads to (an interrupted commit's): counted, no error
  */
 #include <errno.h>
@@ -506,6 +507,13 @@ static int load_generations(struct check *c)
 	return err;
 }
 
+static void wrong_proof(void *arg, const char *what)
+{
+	struct check *c = arg;
+
+	wrong(c, "%s: %s", c->vid, what);
+}
+
 static int check_volume(struct check *c)
 {
 	struct sm_verify before = *c->v;
@@ -529,7 +537,9 @@ static int check_volume(struct check *c)
 		check_pack(c, &c->packs[i]);
 	for (size_t i = 0; i < c->g.nr; i++)
 		check_generation(c, i);
-	err = count_orphans(c);
+	err = repo_verify_proofs(c->r, c->vid, &c->g, wrong_proof, c, c->e);
+	if (!err)
+		err = count_orphans(c);
 	for (size_t i = 0; i < c->nr; i++) {
 		free(c->packs[i].released);
 		free(c->packs[i].hurt);

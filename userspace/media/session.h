@@ -20,6 +20,7 @@
 
 #include "dest.h"
 #include "frame.h"
+#include "proof.h"
 #include "repo.h"
 #include "seal.h"
 
@@ -110,6 +111,14 @@ int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, 
 		      struct sm_listed *l, struct sm_err *e);
 
 /*
+ * sm_client_proof() - after it, before the frames: receive and check what the image must be made of; free it with sm_proof_free()
+ * @k: as of sm_proof_new()
+ *
+ * Only when the server has SM_FEATURE_PROOF: then it has been asked for. Return: 0, -EPROTO it does not hold, -EACCES the key.
+ */
+int sm_client_proof(struct sm_client *c, const struct sm_listed *l, const struct sm_secret *k, struct sm_proof **p, struct sm_err *e);
+
+/*
  * sm_client_digest() - ask for the digests of parts of a generation (session_digest.h); the answer to each is taken
  * by sm_client_digests(), in order. At most two may be under way, of at most 256 ranges each, so that neither side waits for the
  * other to read. Needs SM_FEATURE_DIGESTS of the server; not while an upload is open.
@@ -136,6 +145,7 @@ struct sm_incoming {
 	struct sm_gen_info info;	/* stream: from OPEN */
 	struct sm_manifest manifest;	/* stream: from COMMIT, at the end */
 	uint8_t hash[SM_DIGEST];
+	const struct sm_proof *proof;	/* restore: set by the caller after the begin; what does not agree with it is refused */
 	const struct sm_opener *opener;	/* set by the caller after the begin; NULL: what is encrypted is only checked, and has no raw bytes */
 	struct sm_map_hash map;
 	struct sm_spill ranges;		/* struct sm_extent */

@@ -302,6 +302,14 @@ int sm_client_commit(struct sm_client *c, const char *manifest, struct sm_receip
 	return err;
 }
 
+/* By uuid or by name. */
+static bool is_volume(const struct sm_gen_info *g, const char *volume)
+{
+	uint8_t uuid[SM_UUID];
+
+	return !sm_uuid_parse(volume, uuid) ? !memcmp(uuid, g->volume, SM_UUID) : !strcmp(volume, g->volume_name);
+}
+
 int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, const struct sm_extent *x, uint32_t nr,
 		      struct sm_listed *l, struct sm_err *e)
 {
@@ -310,6 +318,8 @@ int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, 
 	int err;
 
 	json_object_set_new(o, "generation", json_integer(number));
+	if (c->features & SM_FEATURE_PROOF)
+		json_object_set_new(o, "proof", json_true());
 	if (nr)
 		json_object_set_new(o, "ranges", sm_ranges_json(x, nr));
 	if ((err = sm_send_json(&c->chan, SM_RESTORE, o, e)) || (err = expect(c, &f, e)))
@@ -319,6 +329,41 @@ int sm_client_restore(struct sm_client *c, const char *volume, uint32_t number, 
 	err = sm_listed_parse(&f, l, e);
 	if (!err && l->manifest.info.number != number)
 		err = sm_fail(e, -EPROTO, "media server: sends generation %u", l->manifest.info.number);
+	if (!err && volume && !is_volume(&l->manifest.info, volume))
+		err = sm_fail(e, -EPROTO, "media server: sends another volume, %s", l->manifest.info.volume_name);
+	return err;
+}
+
+static int take_proof(struct sm_client *c, struct sm_proof *p, struct sm_err *e)
+{
+	struct sm_frame f;
+	int err;
+
+	while (!(err = expect(c, &f, e))) {
+		if (f.type == SM_END)
+			return sm_proof_end(p, e);
+		if (f.type == SM_PROVEN)
+			err = sm_proof_manifest(p, (const char *)f.payload, f.length, e);
+		else if (f.type == SM_PROOF)
+			err = sm_proof_chunk(p, f.payload, f.length, e);
+		else
+			err = unexpected(c, &f, e);
+		if (err)
+			break;
+	}
+	return err;
+}
+
+int sm_client_proof(struct sm_client *c, const struct sm_listed *l, const struct sm_secret *k, struct sm_proof **p, struct sm_err *e)
+{
+	int err;
+
+	*p = sm_proof_new(l->hash, k, false);
+	err = *p ? take_proof(c, *p, e) : sm_fail(e, -ENOMEM, "no memory");
+	if (err) {
+		sm_proof_free(*p);
+		*p = NULL;
+	}
 	return err;
 }
 

@@ -309,6 +309,26 @@ static int do_list(struct server *s, const struct sm_frame *f, struct sm_err *e)
 	return sm_send_json(s->chan, SM_END, o, e);
 }
 
+/* ---- what a restore is proven by ---- */
+
+static int send_proven(const char *text, size_t len, void *arg, struct sm_err *e)
+{
+	return sm_chan_send_buf(((struct server *)arg)->chan, SM_PROVEN, text, len, e);
+}
+
+static int send_proof_chunk(const void *buf, size_t len, void *arg, struct sm_err *e)
+{
+	return sm_chan_send_buf(((struct server *)arg)->chan, SM_PROOF, buf, len, e);
+}
+
+static int send_proof(struct server *s, const struct sm_generation *g, struct sm_err *e)
+{
+	static const struct sm_proof_ops ops = { send_proven, send_proof_chunk };
+	int err = sm_repo_proof(s->repo, g->vid, g->hash, &ops, s, e);
+
+	return err ? err : sm_send_json(s->chan, SM_END, json_object(), e);
+}
+
 static int restore_generation(struct server *s, const json_t *o, uint32_t number, struct sm_err *e)
 {
 	struct sm_extent *x = malloc(SM_MAX_RANGES * sizeof(*x));
@@ -326,6 +346,10 @@ static int restore_generation(struct server *s, const json_t *o, uint32_t number
 	err = nr < 0 ? nr : sm_image_open(s->repo, &g, &img, e);
 	if (!err) {
 		err = send_generation(s, SM_RESTORING, &g, false, e);
+		if (!err && json_is_true(json_object_get(o, "proof"))) {
+			sm_image_verbatim(img);
+			err = send_proof(s, &g, e);
+		}
 		if (!err)
 			err = sm_send_image(s->chan, img, s->features & SM_FEATURE_PARTS, x, nr, e);
 		sm_image_close(img);

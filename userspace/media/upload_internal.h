@@ -10,6 +10,7 @@
 struct upload_leaf {
 	uint64_t first;
 	uint8_t digest[SM_DIGEST];
+	uint32_t pack, record;
 };
 
 struct sm_upload {
@@ -42,6 +43,14 @@ void upload_kill(struct sm_upload *u);
 int upload_remove(const char *dir, struct sm_err *e);
 /* upload_read_open() - open.json of a staging directory, or NULL */
 json_t *upload_read_open(const char *dir);
+/* upload_store_proof() - after the comparison with the manifest, which sorts: store what a later restore is proven by (repo_proof.c) */
+int upload_store_proof(struct sm_upload *u, const char *manifest, const uint8_t hash[SM_DIGEST], struct sm_err *e);
+/* repo_sweep_proofs() - @drop the key of each proof that none of the generations @g descends from */
+int repo_sweep_proofs(struct sm_repo *r, const char *vid, const struct sm_generations *g, int (*drop)(void *arg, const char *key), void *arg,
+		      struct sm_err *e);
+/* repo_verify_proofs() - are all that @g needs there, and do they say what their manifests say? @wrong: what is not */
+int repo_verify_proofs(struct sm_repo *r, const char *vid, const struct sm_generations *g, void (*wrong)(void *arg, const char *what), void *arg,
+		       struct sm_err *e);
 int upload_seal_last(struct sm_upload *u, struct sm_err *e);
 /* upload_check_new() - may the generation be published on this list? As sm_upload_open(); @parent: index or -1 */
 int upload_check_new(const struct sm_gen_info *info, const struct sm_briefs *g, ssize_t *parent,

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "proof.h"
 #include "repo.h"
 #include "seal.h"
 
@@ -21,6 +22,7 @@
 
 static char *repo_path, *key_path;
 static struct sm_secret secret;
+static struct sm_proof *proof;
 static const char *volume, *client;
 static unsigned int gen;
 static struct sm_repo repo;
@@ -35,6 +37,7 @@ static int fail(int err, const struct sm_err *e)
 
 static void snapmedia_unload(void)
 {
+	sm_proof_free(proof);
 	sm_generation_done(&generation);
 	sm_repo_close(&repo);
 	free(repo_path);
@@ -82,8 +85,13 @@ static int open_image(struct sm_image **img, struct sm_err *e)
 	if (err)
 		return err;
 	err = sm_image_unseal(*img, &generation, key_path ? &secret : NULL, e);
+	/* Once; then all connections read it. */
+	if (!err && key_path && !proof)
+		err = sm_repo_prove(&repo, &generation, &secret, &proof, e);
 	if (err)
 		sm_image_close(*img);
+	else
+		sm_image_prove(*img, proof);
 	return err;
 }
 

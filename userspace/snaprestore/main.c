@@ -90,7 +90,8 @@ static int parse_ranges(const char *text, struct restore_options *o)
 static int run(int argc, char **argv)
 {
 	struct restore_options o = { .target = { .fd = -1 } };
-	const char *ranges = NULL, *key_file = NULL;
+	const char *ranges = NULL, *key_file = NULL, *manifest = NULL;
+	uint8_t hash[SM_DIGEST];
 	struct sm_secret key;
 	bool list = false;
 	const struct snap_opt opts[] = {
@@ -101,6 +102,8 @@ static int run(int argc, char **argv)
 		{ "list", 'l', SNAP_OPT_FLAG, NULL, &list, "list what can be restored" },
 		{ "range", 'r', SNAP_OPT_STRING, "OFFSET:LENGTH[,...]", &ranges, "only these parts: multiples of 4096, ascending" },
 		{ "diff-against-live", 0, SNAP_OPT_FLAG, NULL, &o.target.diff, "compare with what is there, write only what differs" },
+		{ "manifest", 'm', SNAP_OPT_STRING, "HASH", &manifest, "only the generation whose receipt said so" },
+		{ "unproven", 0, SNAP_OPT_FLAG, NULL, &o.unproven, "do not compare the whole with the manifests: when a proof is damaged" },
 		{ "key", 'k', SNAP_OPT_STRING, "KEYFILE", &key_file, "what it is encrypted with" },
 		{ "force", 0, SNAP_OPT_FLAG, NULL, &o.target.force, "replace an existing file" },
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &o.quiet, "no progress" },
@@ -118,6 +121,10 @@ static int run(int argc, char **argv)
 		return snap_usage_error("--from and --to (or --list) are needed");
 	if (ranges && parse_ranges(ranges, &o))
 		return snap_usage_error("--range: OFFSET:LENGTH[,...], multiples of 4096, ascending");
+	if (manifest && sm_unhex(manifest, hash, SM_DIGEST))
+		return snap_usage_error("--manifest: 64 hexadecimal digits, as snapbackup's receipt has them");
+	if (manifest)
+		o.manifest = hash;
 	signal(SIGPIPE, SIG_IGN);
 	err = sm_dest_parse(o.from_text, &o.from, &e);
 	if (!err)

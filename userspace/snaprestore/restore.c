@@ -107,8 +107,23 @@ static int check_ranges(struct restore_options *o, uint64_t size, struct sm_err 
 	return 0;
 }
 
+/* A repository of our own is trusted with its maps, unless something from outside of it says what is to come. */
+static int prove_here(struct restore_options *o, struct sm_repo *r, const struct sm_generation *g, struct sm_image *img, struct sm_proof **proof,
+		      struct sm_err *e)
+{
+	int err;
+
+	if (o->unproven || (!o->key && !o->manifest))
+		return 0;
+	err = sm_repo_prove(r, g, o->key, proof, e);
+	if (!err)
+		sm_image_prove(img, *proof);
+	return err;
+}
+
 int restore_repo(struct restore_options *o, struct sm_err *e)
 {
+	struct sm_proof *proof = NULL;
 	struct sm_generation g;
 	struct sm_image *img;
 	char vid[SM_VID_TEXT];
@@ -121,9 +136,12 @@ int restore_repo(struct restore_options *o, struct sm_err *e)
 	if (!err)
 		err = sm_repo_generation(&r, vid, o->gen, &g, e);
 	if (!err) {
-		err = sm_image_open(&r, &g, &img, e);
+		err = o->manifest && memcmp(o->manifest, g.hash, SM_DIGEST) ?
+			sm_fail(e, -EPROTO, "generation %u has another manifest than the one asked for", o->gen) : sm_image_open(&r, &g, &img, e);
 		if (!err) {
 			err = sm_image_unseal(img, &g, o->key, e);
+			if (!err)
+				err = prove_here(o, &r, &g, img, &proof, e);
 			if (!err)
 				err = check_ranges(o, g.manifest.info.size, e);
 			if (!err)
@@ -131,6 +149,7 @@ int restore_repo(struct restore_options *o, struct sm_err *e)
 			if (!err)
 				err = o->nr_ranges ? copy_ranges(o, img, e) : copy_image(o, img, e);
 			sm_image_close(img);
+			sm_proof_free(proof);
 		}
 		sm_generation_done(&g);
 	}
@@ -257,29 +276,52 @@ static void print_stats(const struct sm_incoming *in)
 		(unsigned long long)in->map.frames, (unsigned long long)in->repacked);
 }
 
+/* Everything that can be said before the first byte: which manifest it is, whose key, and which frame each block must be of. */
+static int agree(struct restore_options *o, struct sm_client *c, const struct sm_listed *l, struct sm_proof **proof, struct sm_err *e)
+{
+	int err = unseal(o, &l->manifest, e);
+
+	if (!err && o->manifest && memcmp(o->manifest, l->hash, SM_DIGEST))
+		err = sm_fail(e, -EPROTO, "the media server's generation %u has another manifest than the one asked for", o->gen);
+	if (!err && o->unproven)
+		return check_ranges(o, l->manifest.info.size, e);
+	if (!err && !(c->features & SM_FEATURE_PROOF))
+		err = sm_fail(e, -EPROTO, "the media server is too old: it cannot prove what it restores");
+	if (!err)
+		err = check_ranges(o, l->manifest.info.size, e);
+	return err ? err : sm_client_proof(c, l, o->key, proof, e);
+}
+
 static int receive(struct restore_options *o, struct sm_client *c, struct sm_err *e)
 {
 	struct sm_incoming in;
+	struct sm_proof *proof = NULL;
 	struct sm_listed l;
 	bool spool;
-	int err = sm_client_restore(c, o->volume, o->gen, o->ranges, o->nr_ranges, &l, e);
+	int err;
+
+	if (o->unproven)
+		c->features &= ~SM_FEATURE_PROOF;
+	err = sm_client_restore(c, o->volume, o->gen, o->ranges, o->nr_ranges, &l, e);
 
 	if (!err)
-		err = unseal(o, &l.manifest, e);
-	if (!err)
-		err = check_ranges(o, l.manifest.info.size, e);
+		err = agree(o, c, &l, &proof, e);
 	if (err)
 		return err;
 	err = open_spooled(o, l.manifest.info.size, &spool, e);
-	if (err)
+	if (err) {
+		sm_proof_free(proof);
 		return err;
+	}
 	err = sm_incoming_restore(&in, &c->chan, l.manifest.info.size, o->ranges, o->nr_ranges, e);
 	in.opener = &o->opener;
+	in.proof = proof;
 	if (!err)
 		err = copy_frames(o, &in, l.manifest.info.size, e);
 	if (!err && o->stats)
 		print_stats(&in);
 	sm_incoming_done(&in);
+	sm_proof_free(proof);
 	if (!err && spool)
 		err = spool_end(o, e);
 	return err;
@@ -390,6 +432,8 @@ int restore_streams(struct restore_options *o, struct sm_err *e)
 	}
 	if (!err && o->gen && number != o->gen)
 		err = sm_fail(e, -ENOENT, "generation %u is not in these streams, the last one is %u", o->gen, number);
+	if (!err && o->manifest && memcmp(o->manifest, c.hash, SM_DIGEST))
+		err = sm_fail(e, -EPROTO, "generation %u has another manifest than the one asked for", number);
 	if (!err && c.spool)
 		err = spool_end(o, e);
 	return err;

@@ -51,6 +51,8 @@ struct restore_options {
 	uint32_t gen;
 	struct sm_extent *ranges;	/* only these parts; whole blocks, ascending; none: all */
 	uint32_t nr_ranges;
+	bool unproven;			/* do not compare the whole with the manifests */
+	const uint8_t *manifest;	/* hash that it must have; NULL: any */
 	const struct sm_secret *key;	/* NULL: none given */
 	struct sm_opener opener;
 	bool quiet, progress_json, json, stats;
