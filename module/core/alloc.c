@@ -427,6 +427,23 @@ void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr)
 	}
 }
 
+void sd_alloc_settle(struct sd_store *s, struct sd_blocks *list, u64 used)
+{
+	u32 i;
+
+	for (i = 0; i < list->nr; i++) {
+		struct sd_blockrange *r = &list->r[i];
+		u64 n = min(used, r->nr);
+
+		if (n)
+			sd_alloc_commit(s, r->addr, n);
+		if (n < r->nr)
+			sd_alloc_untake(s, r->addr + n, r->nr - n);
+		used -= n;
+	}
+	sd_blocks_clear(list);
+}
+
 void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr)
 {
 	s->alloc.dropped -= min(s->alloc.dropped, nr);

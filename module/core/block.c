@@ -42,18 +42,16 @@ void sd_block_seal(struct sd_store *s, void *block, u32 magic, u64 addr, u64 txi
 	h->crc = cpu_to_le32(block_crc(block, blocks));
 }
 
-/*
- * Leaves and fence blocks: keys rise, or searches would not end where they should. Both have their key at the beginning of entries of one size.
- */
+/* Keys rise, or searches would not end where they should. */
 static bool in_order(const void *block)
 {
-	const struct sd_disk_leaf *b = block;
+	const struct sd_disk_fences *b = block;
 	u32 i;
 
 	for (i = 1; i < le16_to_cpu(b->hdr.nr); i++) {
-		u64 a = le64_to_cpu(b->rec[i - 1].chunk), c = le64_to_cpu(b->rec[i].chunk);
+		u64 a = le64_to_cpu(b->f[i - 1].chunk), c = le64_to_cpu(b->f[i].chunk);
 
-		if (a > c || (a == c && le32_to_cpu(b->rec[i - 1].gen) >= le32_to_cpu(b->rec[i].gen)))
+		if (a > c || (a == c && le32_to_cpu(b->f[i - 1].gen) >= le32_to_cpu(b->f[i].gen)))
 			return false;
 	}
 	return true;
@@ -76,8 +74,10 @@ int sd_block_check(struct sd_store *s, const void *block, u32 magic, u64 addr, u
 		what = "number of entries", wanted = max_nr, found = le16_to_cpu(h->nr);
 	} else if (le32_to_cpu(h->crc) != block_crc(block, blocks)) {
 		what = "checksum", wanted = le32_to_cpu(h->crc), found = block_crc(block, blocks);
-	} else if ((magic == SD_MAGIC_LEAF || magic == SD_MAGIC_FENCE) && !in_order(block)) {
+	} else if (magic == SD_MAGIC_FENCE && !in_order(block)) {
 		what = "order of entries";
+	} else if (magic == SD_MAGIC_LEAF && !sd_leaf_valid(block)) {
+		what = "columns or order of records";
 	}
 	if (!what)
 		return 0;

@@ -67,16 +67,15 @@ static bool in_order(const struct sd_rec *a, const struct sd_rec *b)
 static int check_segment(struct check *c, const struct sd_run *r, const struct sd_segment *seg, u64 end)
 {
 	struct sd_run *one = sd_run_alloc(1);	/* the segment alone, as a run */
-	struct sd_rec recs[SD_FETCH_STACK], last = { .gen = 0 };
+	struct sd_rec *recs = sd_malloc(SD_FETCH * sizeof(*recs)), last = { .gen = 0 };
 	struct sd_blocks blocks = { 0 };
 	u64 n = 0, chunk = 0, total = 0;
 	u32 gen = 0, i, nr;
-	int err;
+	int err = one && recs ? 0 : -ENOMEM;
 
-	if (!one)
-		return -ENOMEM;
-	one->seg[0] = *seg;
-	while (!(err = sd_run_fetch(c->s, one, chunk, gen, recs, ARRAY_SIZE(recs), &nr)) && nr) {
+	if (one)
+		one->seg[0] = *seg;
+	while (!err && !(err = sd_run_fetch(c->s, one, chunk, gen, recs, SD_FETCH, &nr)) && nr) {
 		for (i = 0; !err && i < nr; i++, n++) {
 			if (n && !in_order(&last, &recs[i]))
 				error(c, seg->root, "order of records", last.chunk, recs[i].chunk);
@@ -104,6 +103,7 @@ static int check_segment(struct check *c, const struct sd_run *r, const struct s
 	if (!err && total != seg->blocks)
 		error(c, seg->root, "blocks of a segment", seg->blocks, total);
 	sd_blocks_clear(&blocks);
+	sd_free(recs);
 	sd_run_put(one);
 	if (err == -EUCLEAN || err == -EIO) {
 		error(c, seg->root, "segment cannot be read", 0, 0);

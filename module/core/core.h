@@ -284,21 +284,22 @@ struct sd_step;
  */
 #define SD_STEP_GROW		(1u << 1)
 /**
- * sd_step_begin() - [M] choose and prepare one bounded piece of work (a merge slice, a checkpoint, or both in one transaction)
+ * sd_step_begin() - [M] choose and begin one bounded piece of work (a merge slice, a checkpoint, or both in one transaction)
  * Return: 0; -EAGAIN: an old version is still referenced by a reader, try again in a moment; -ENODATA: nothing to do; -EIO: store failed; -ENOMEM;
  * -ENOSPC: no room for what the transaction itself needs
  */
 int sd_step_begin(struct sd_store *store, u32 flags, struct sd_step **step);
-/** sd_step_run() - [B] first half of the I/O: merge slice. Return: 0 or -errno (then straight to sd_step_end) */
+/** sd_step_run() - [B] first half of the I/O: the run of a checkpoint, the merge slice. Return: 0 or -errno (then straight to sd_step_end) */
 int sd_step_run(struct sd_step *step);
-/** sd_step_prepare() - [M] freeze the in-memory table, take the snapshot of catalog and bitmaps that this transaction will write */
+/** sd_step_prepare() - [M] take the snapshot of catalog and bitmaps that this transaction will write */
 int sd_step_prepare(struct sd_step *step);
-/** sd_step_write() - [B] write run, catalog, bitmaps, flush, superblock, flush. The transaction is durable when it returns 0 */
+/** sd_step_write() - [B] write catalog, bitmaps, flush, superblock, flush. The transaction is durable when it returns 0 */
 int sd_step_write(struct sd_step *step);
 /**
  * sd_step_end() - [M] make the transaction the current state; @err is what run/prepare/write returned, 0 if all succeeded
- * A failed prepare or write fails the store (sd_store_fail). A failed sd_step_run does not: nothing has changed; damaged runs are not merged again in this
- * attachment (their readable part goes on to serve). Frees the step. Return: @err, or an error of its own.
+ * A failed prepare or write fails the store (sd_store_fail), and so does a failed sd_step_run of a checkpoint, whose table is frozen already. That of a merge does not: nothing has
+ * changed; damaged runs are not merged again in this attachment (their readable part goes on to serve). Frees the step. Return: @err, an error of its own, or that of a merge
+ * beside a checkpoint that is durable.
  */
 int sd_step_end(struct sd_step *step, int err);
 /** sd_step_whole() - [M] all of one step, where nobody else is at the store. Return: as sd_step_begin() and sd_step_end() */

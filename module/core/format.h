@@ -25,7 +25,7 @@
 #define SD_MAGIC_CATALOG	0x43504453u	/* "SDPC": leaf of the catalog */
 #define SD_MAGIC_INDEX		0x49504453u	/* "SDPI": index block of the catalog */
 
-#define SD_FORMAT_VERSION	1u
+#define SD_FORMAT_VERSION	2u	/* 1: leaves of records of 24 bytes; never released */
 
 /** struct sd_disk_header - the first 64 bytes of every metadata block */
 struct sd_disk_header {
@@ -105,23 +105,29 @@ struct sd_disk_bitmap {
 	__le64 bits[SD_BITMAP_WORDS];
 } __packed;
 
-/* ---- runs -------------------------------------------------------------------------------------- */
-
-/** struct sd_disk_record - (chunk, gen) → address; sorted by (chunk, gen), unique */
-struct sd_disk_record {
-	__le64 chunk;
-	__le32 gen;
-	__le32 crc;		/* DATA: of the whole chunk, crc32c(~0, data) */
-	__le64 where;		/* bits 0-55 block address (DATA), bits 56-63 enum sd_kind */
-} __packed;
-
+/* Where a kind (enum sd_kind) shares a word with a chunk (struct sd_op_copy) or, in memory, an address */
 #define SD_WHERE_KIND_SHIFT	56
 #define SD_WHERE_ADDR_MASK	((1ull << SD_WHERE_KIND_SHIFT) - 1)
-#define SD_LEAF_RECORDS		((4096 - SD_HEADER_SIZE) / 24)	/* 168 */
+
+/* ---- runs -------------------------------------------------------------------------------------- */
+
+/*
+ * Records (chunk, gen) → kind, checksum and address (both of DATA only), sorted by (chunk, gen), unique. A row has for each column the difference to its base, in so many
+ * bytes as its width says: see leaf.c.
+ */
+enum sd_column { SD_COL_CHUNK, SD_COL_GEN, SD_COL_KIND, SD_COL_CRC, SD_COL_ADDR, SD_COLUMNS };
+
+#define SD_LEAF_ROWS		3976u	/* bytes */
+#define SD_LEAF_FEWEST		168u	/* records for which there is room, whatever they are */
+#define SD_LEAF_MOST		1024u
 
 struct sd_disk_leaf {
 	struct sd_disk_header hdr;
-	struct sd_disk_record rec[SD_LEAF_RECORDS];
+	__le64 base[SD_COLUMNS];
+	__u8 width[SD_COLUMNS];		/* bytes: at most 8, 4, 1, 4, 6; base + 256^width - 1 is not more than the widest has room for */
+	__u8 reserved[3];
+	__u8 row[SD_LEAF_ROWS];
+	__u8 end[8];
 } __packed;
 
 /** struct sd_disk_fence - the first key below a child */
@@ -132,9 +138,11 @@ struct sd_disk_fence {
 	__le64 addr;
 } __packed;
 
+#define SD_FENCES		((4096 - SD_HEADER_SIZE) / 24)	/* 168 */
+
 struct sd_disk_fences {
 	struct sd_disk_header hdr;
-	struct sd_disk_fence f[SD_LEAF_RECORDS];
+	struct sd_disk_fence f[SD_FENCES];
 } __packed;
 
 /* ---- catalog ----------------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
  *   catalog.c  the copy-on-write table of generations, runs, segments and groups
  *   gens.c     generations: descriptors in the catalog, what is live, what is kept
  *   mem.c      the in-memory table of records that are not in a run yet
+ *   leaf.c     packed records: a leaf of a run
  *   run.c      runs: building, fetching
  *   version.c  the immutable set of tables that readers use
  *   iter.c     all tables as one sorted stream
@@ -118,6 +119,7 @@ int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, 
 int sd_alloc_take_list(struct sd_store *s, u64 want, struct sd_blocks *list);
 void sd_alloc_commit(struct sd_store *s, u64 addr, u64 nr);	/* taken → part of the next transaction */
 void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr);	/* taken → free again */
+void sd_alloc_settle(struct sd_store *s, struct sd_blocks *list, u64 used);	/* the first @used commit, the others untake; the list is then empty */
 int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr);	/* part of a transaction → not of the next; still busy */
 void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr);	/* dropped → free again */
 int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr);	/* recovery: is in use by a replayed record */
@@ -200,6 +202,30 @@ void sd_mem_gens(struct sd_mem *m, u32 *gen_min, u32 *gen_max);
 void sd_mem_insert(struct sd_mem *m, const struct sd_rec *rec);	/* one writer; readers at any time */
 u32 sd_mem_fetch(struct sd_mem *m, u64 chunk, u32 gen, struct sd_rec *recs, u32 max);
 
+/* ---- leaf.c ---------------------------------------------------------------------------------------- */
+
+struct sd_leaf {		/* of a block that sd_block_check() has seen */
+	const u8 *row;
+	u32 nr, stride;
+	u64 base[SD_COLUMNS], mask[SD_COLUMNS];
+	u32 at[SD_COLUMNS];
+};
+bool sd_leaf_valid(const void *block);		/* may it be read? Columns and rows in their bounds, keys rising */
+void sd_leaf_open(struct sd_leaf *l, const void *block);
+void sd_leaf_get(const struct sd_leaf *l, u32 i, struct sd_rec *rec);	/* i < nr; the one place that decodes a record */
+void sd_leaf_first(const void *block, u64 *chunk, u32 *gen);		/* key of the first record; nr > 0 */
+u32 sd_leaf_find(const struct sd_leaf *l, u64 chunk, u32 gen);		/* first record with this key or a higher one; nr if none */
+
+struct sd_packer {
+	struct sd_rec *rec;		/* the caller's: so many as @most */
+	u32 most, nr, stride;
+	struct sd_range { u64 min, max, mask; u32 width; } col[SD_COLUMNS];
+};
+void sd_packer_reset(struct sd_packer *p);
+/* False: the leaf is full. It does not happen before SD_LEAF_FEWEST (or @most). Addresses of DATA are below 2^48. */
+bool sd_packer_add(struct sd_packer *p, const struct sd_rec *rec);
+void sd_packer_write(const struct sd_packer *p, struct sd_disk_leaf *b);	/* all of the block but what sealing fills in */
+
 /* ---- run.c ----------------------------------------------------------------------------------------- */
 
 struct sd_segment {
@@ -228,8 +254,7 @@ struct sd_run {			/* immutable but for flags and garbage, which only [M] looks a
 
 struct sd_run *sd_run_alloc(u32 nr_segs);
 void sd_run_put(struct sd_run *r);
-u32 sd_run_levels(u64 records);
-u64 sd_run_blocks(u64 records);			/* leaves and fences of one segment */
+u64 sd_run_blocks(u64 records);			/* leaves and fences of one segment, at most */
 /* Records with a key >= (chunk, gen), sorted, from one leaf. *nr == 0: none are left. [R] */
 int sd_run_fetch(struct sd_store *s, const struct sd_run *r, u64 chunk, u32 gen, struct sd_rec *recs, u32 max, u32 *nr);
 /* All blocks of a segment; for giving them back and for check. [R] */
@@ -244,7 +269,8 @@ struct sd_builder {
 	const struct sd_blocks *space;
 	u32 space_i;
 	u64 space_off, used;
-	struct sd_disk_leaf *leaf;
+	struct sd_packer leaf;
+	void *block;
 	struct sd_disk_fence *fence;	/* of the level being built */
 	u32 nr_fence, cap_fence;
 	void *buf;			/* blocks that wait for one write */
@@ -254,7 +280,7 @@ struct sd_builder {
 	struct sd_segment seg;
 };
 int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const struct sd_blocks *space, u64 max_records);
-int sd_builder_add(struct sd_builder *b, const struct sd_rec *rec);
+int sd_builder_add(struct sd_builder *b, const struct sd_rec *rec);	/* -EUCLEAN: an address that no device has */
 int sd_builder_finish(struct sd_builder *b);	/* b->seg is then complete */
 void sd_builder_exit(struct sd_builder *b);
 
@@ -277,7 +303,7 @@ void sd_version_discard(struct sd_version *v);			/* one that never became curren
 
 /* ---- iter.c ----------------------------------------------------------------------------------------- */
 
-#define SD_FETCH	168u	/* records: a leaf */
+#define SD_FETCH	168u	/* records: a good part of a leaf */
 #define SD_FETCH_STACK	32u	/* where they are on the stack */
 struct sd_source {
 	const struct sd_run *run;	/* or */
@@ -387,8 +413,13 @@ struct sd_step {
 	struct sd_merge *merge;
 	bool freeze, prepared;
 	struct sd_mem *frozen;
-	struct sd_blocks run_space;
-	struct sd_run *run;		/* of the frozen table */
+	struct sd_blocks run_space;	/* for its run, at most */
+	struct sd_builder b;		/* of its run */
+	bool built;			/* it is written */
+	bool garbage;			/* as mem_garbage and mem_unneeded of the store, of the frozen table */
+	u64 unneeded;
+	struct sd_run *run;
+	int merge_err;			/* the merge came to nothing; the checkpoint goes on */
 	struct sd_writes writes;
 	struct sd_disk_super *super;
 	struct sd_version *next;	/* current when the step has ended */
@@ -431,6 +462,7 @@ struct sd_store {
 	u32 group_pooled;
 	u64 catalog_seq;	/* of the superblock that was opened */
 	u32 slice_records;
+	u32 leaf_most;		/* records in a leaf that is written, SD_LEAF_FEWEST to SD_LEAF_MOST; 0: SD_LEAF_MOST. Tests want deep trees */
 	struct sd_step *step;
 	bool super_busy;	/* the step is writing the superblock; with failed, under version_lock */
 	u64 records_run;

@@ -97,6 +97,7 @@ static void flag_runs(struct sd_store *s, struct sd_version *v, const struct sd_
 void sd_merge_garbage(struct sd_store *s, u32 gen, u64 nr)
 {
 	u32 to = next_live(s, gen), gen_min, gen_max;
+	struct sd_step *st = s->step;
 
 	s->garbage_stamp++;
 	sd_mem_gens(s->cur->active, &gen_min, &gen_max);
@@ -105,9 +106,16 @@ void sd_merge_garbage(struct sd_store *s, u32 gen, u64 nr)
 		s->mem_garbage = true;
 		s->mem_unneeded += min_t(u64, nr, sd_mem_count(s->cur->active));
 	}
+	if (st && st->frozen && !st->prepared) {	/* afterwards its run is told */
+		sd_mem_gens(st->frozen, &gen_min, &gen_max);
+		if (to > gen_min && gen <= gen_max) {
+			st->garbage = true;
+			st->unneeded += min_t(u64, nr, sd_mem_count(st->frozen));
+		}
+	}
 	flag_runs(s, s->cur, NULL, gen, to, nr);
-	if (s->step && s->step->prepared)
-		flag_runs(s, s->step->next, s->cur, gen, to, nr);
+	if (st && st->prepared)
+		flag_runs(s, st->next, s->cur, gen, to, nr);
 }
 
 /* ---- choosing -------------------------------------------------------------------------------------------- */
@@ -443,20 +451,9 @@ int sd_merge_run(struct sd_merge *m, u64 txid)
 
 static int commit_space(struct sd_store *s, struct sd_merge *m)
 {
-	u64 left = m->b.used;
 	u32 i;
 
-	for (i = 0; i < m->space.nr; i++) {
-		struct sd_blockrange *r = &m->space.r[i];
-		u64 n = min(left, r->nr);
-
-		if (n)
-			sd_alloc_commit(s, r->addr, n);
-		if (n < r->nr)
-			sd_alloc_untake(s, r->addr + n, r->nr - n);
-		left -= n;
-	}
-	sd_blocks_clear(&m->space);
+	sd_alloc_settle(s, &m->space, m->b.used);
 	for (i = 0; i < m->freed.nr; i++) {
 		int err = sd_alloc_drop(s, m->freed.r[i].addr, m->freed.r[i].nr);
 
@@ -608,9 +605,7 @@ int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *ne
 
 void sd_merge_free(struct sd_store *s, struct sd_merge *m, bool failed)
 {
-	u32 i;
-
-	for (i = 0; failed && i < m->space.nr; i++)
-		sd_alloc_untake(s, m->space.r[i].addr, m->space.r[i].nr);
+	if (failed)
+		sd_alloc_settle(s, &m->space, 0);
 	merge_destroy(m);
 }

@@ -2,7 +2,7 @@
 /*
  * Runs: immutable sorted tables of records.
  *
- * A run is a list of segments with disjoint, growing ranges of chunks; each segment is a static tree: leaves of 168 records, above them
+ * A run is a list of segments with disjoint, growing ranges of chunks; each segment is a static tree: leaves of packed records (leaf.c), above them
  * levels of fence blocks (first key, address), the root last. A segment is written once, in ascending order of the blocks it was given; the root is the last of
  * them. Flushing the in-memory table makes a run of one segment, each slice of a merge appends one to its output.
  *
@@ -27,44 +27,15 @@ void sd_run_put(struct sd_run *r)
 		sd_free(r);
 }
 
-u32 sd_run_levels(u64 records)
-{
-	u64 n = DIV_ROUND_UP(records, SD_LEAF_RECORDS);
-	u32 levels = 0;
-
-	for (; n > 1; n = DIV_ROUND_UP(n, SD_LEAF_RECORDS))
-		levels++;
-	return levels;
-}
-
 u64 sd_run_blocks(u64 records)
 {
-	u64 n = DIV_ROUND_UP(records, SD_LEAF_RECORDS), sum = n;
+	u64 n = DIV_ROUND_UP(records, SD_LEAF_FEWEST), sum = n;
 
 	while (n > 1) {
-		n = DIV_ROUND_UP(n, SD_LEAF_RECORDS);
+		n = DIV_ROUND_UP(n, SD_FENCES);
 		sum += n;
 	}
 	return sum;
-}
-
-static void rec_unpack(struct sd_rec *r, const struct sd_disk_record *d)
-{
-	u64 where = le64_to_cpu(d->where);
-
-	r->chunk = le64_to_cpu(d->chunk);
-	r->gen = le32_to_cpu(d->gen);
-	r->crc = le32_to_cpu(d->crc);
-	r->kind = where >> SD_WHERE_KIND_SHIFT;
-	r->addr = where & SD_WHERE_ADDR_MASK;
-}
-
-static void rec_pack(struct sd_disk_record *d, const struct sd_rec *r)
-{
-	d->chunk = cpu_to_le64(r->chunk);
-	d->gen = cpu_to_le32(r->gen);
-	d->crc = cpu_to_le32(r->crc);
-	d->where = cpu_to_le64((u64)r->kind << SD_WHERE_KIND_SHIFT | r->addr);
 }
 
 /* ---- fetching ---------------------------------------------------------------------------------------- */
@@ -97,22 +68,6 @@ static const struct sd_disk_fence *fence_find(const struct sd_disk_fences *b, u6
 	return &b->f[lo];
 }
 
-static u32 leaf_find(const struct sd_disk_leaf *b, u64 chunk, u32 gen)
-{
-	u32 lo = 0, hi = le16_to_cpu(b->hdr.nr);
-
-	while (lo < hi) {
-		u32 mid = (lo + hi) / 2;
-		u64 c = le64_to_cpu(b->rec[mid].chunk);
-
-		if (c < chunk || (c == chunk && le32_to_cpu(b->rec[mid].gen) < gen))
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
 struct node {
 	u64 addr;
 	u32 level;		/* 0: a leaf */
@@ -131,24 +86,38 @@ static struct node child_of(const struct node *n, const struct sd_disk_fence *f)
 	return (struct node){ .addr = le64_to_cpu(f->addr), .level = n->level - 1, .chunk = le64_to_cpu(f->chunk), .gen = le32_to_cpu(f->gen) };
 }
 
+static void first_key(const void *block, u32 level, u64 *chunk, u32 *gen)
+{
+	const struct sd_disk_fences *b = block;
+
+	if (!level) {
+		sd_leaf_first(block, chunk, gen);
+		return;
+	}
+	*chunk = le64_to_cpu(b->f[0].chunk);
+	*gen = le32_to_cpu(b->f[0].gen);
+}
+
 /*
  * A block with a right header can still be another one than was referred to: what an earlier transaction wrote to its place, if the write of this
  * one was lost. It has to be of the segment's transaction, on its level, and begin where its fence says.
  */
 static int check_node(struct sd_store *s, const struct sd_segment *seg, const struct node *n, const void *block)
 {
-	const struct sd_disk_leaf *b = block;
+	const struct sd_disk_header *h = block;
 	const char *what = NULL;
-	u64 wanted = 0, found = 0;
+	u64 wanted = 0, found = 0, chunk;
+	u32 gen;
 
-	if (le64_to_cpu(b->hdr.txid) != seg->txid)
-		what = "transaction of a block of a run", wanted = seg->txid, found = le64_to_cpu(b->hdr.txid);
-	else if (le16_to_cpu(b->hdr.level) != n->level)
-		what = "level of a block of a run", wanted = n->level, found = le16_to_cpu(b->hdr.level);
-	else if (!le16_to_cpu(b->hdr.nr))
+	first_key(block, n->level, &chunk, &gen);	/* of an empty block: anything */
+	if (le64_to_cpu(h->txid) != seg->txid)
+		what = "transaction of a block of a run", wanted = seg->txid, found = le64_to_cpu(h->txid);
+	else if (le16_to_cpu(h->level) != n->level)
+		what = "level of a block of a run", wanted = n->level, found = le16_to_cpu(h->level);
+	else if (!le16_to_cpu(h->nr))
 		what = "empty block of a run";
-	else if (le64_to_cpu(b->rec[0].chunk) != n->chunk || (!n->any_gen && le32_to_cpu(b->rec[0].gen) != n->gen))
-		what = "first key of a block of a run", wanted = n->chunk, found = le64_to_cpu(b->rec[0].chunk);
+	else if (chunk != n->chunk || (!n->any_gen && gen != n->gen))
+		what = "first key of a block of a run", wanted = n->chunk, found = chunk;
 	if (!what)
 		return 0;
 	sd_complain_block(s, n->addr, what, wanted, found);
@@ -157,7 +126,7 @@ static int check_node(struct sd_store *s, const struct sd_segment *seg, const st
 
 static int node_get(struct sd_store *s, const struct sd_segment *seg, const struct node *n, struct sd_buf *buf)
 {
-	int err = sd_block_get(s, n->addr, n->level ? SD_MAGIC_FENCE : SD_MAGIC_LEAF, SD_LEAF_RECORDS, buf);
+	int err = sd_block_get(s, n->addr, n->level ? SD_MAGIC_FENCE : SD_MAGIC_LEAF, n->level ? SD_FENCES : SD_LEAF_MOST, buf);
 
 	if (err)
 		return err;
@@ -197,8 +166,9 @@ static int segment_fetch(struct sd_store *s, const struct sd_segment *seg, u64 *
 	struct node node = root_of(seg);
 	u64 next_chunk = 0;
 	bool has_next = false;
+	struct sd_leaf leaf;
 	struct sd_buf buf;
-	u32 i, n, next_gen = 0;
+	u32 i, next_gen = 0;
 	int err;
 
 	*nr = 0;
@@ -218,9 +188,9 @@ static int segment_fetch(struct sd_store *s, const struct sd_segment *seg, u64 *
 	err = node_get(s, seg, &node, &buf);
 	if (err)
 		return err;
-	n = le16_to_cpu(((const struct sd_disk_header *)buf.data)->nr);
-	for (i = leaf_find(buf.data, *chunk, *gen); i < n && *nr < max; i++)
-		rec_unpack(&recs[(*nr)++], &((const struct sd_disk_leaf *)buf.data)->rec[i]);
+	sd_leaf_open(&leaf, buf.data);
+	for (i = sd_leaf_find(&leaf, *chunk, *gen); i < leaf.nr && *nr < max; i++)
+		sd_leaf_get(&leaf, i, &recs[(*nr)++]);
 	sd_block_put(s, &buf);
 	if (!*nr && has_next) {
 		*chunk = next_chunk;
@@ -281,7 +251,7 @@ static int collect_children(struct sd_store *s, const struct sd_segment *seg, co
 	if (err)
 		return err;
 	b = buf.data;
-	child = sd_malloc(SD_LEAF_RECORDS * sizeof(*child));
+	child = sd_malloc(SD_FENCES * sizeof(*child));
 	if (child)
 		for (n = 0; n < le16_to_cpu(b->hdr.nr); n++)
 			child[n] = child_of(node, &b->f[n]);
@@ -323,11 +293,14 @@ int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const st
 	b->s = s;
 	b->txid = b->seg.txid = txid;
 	b->space = space;
-	b->cap_fence = DIV_ROUND_UP(max_records, SD_LEAF_RECORDS) + 1;
+	b->cap_fence = DIV_ROUND_UP(max_records, SD_LEAF_FEWEST) + 1;
 	b->fence = sd_malloc_sure(b->cap_fence * sizeof(*b->fence));
-	b->leaf = sd_zalloc_sure(SD_BLOCK_SIZE);
+	b->leaf.most = s->leaf_most ? s->leaf_most : SD_LEAF_MOST;
+	b->leaf.rec = sd_malloc_sure(SD_LEAF_MOST * sizeof(*b->leaf.rec));
+	b->block = sd_malloc_sure(SD_BLOCK_SIZE);
 	b->buf = sd_malloc_sure(BUF_BLOCKS * SD_BLOCK_SIZE);
-	if (b->fence && b->leaf && b->buf)
+	sd_packer_reset(&b->leaf);
+	if (b->fence && b->leaf.rec && b->block && b->buf)
 		return 0;
 	sd_builder_exit(b);
 	return -ENOMEM;
@@ -336,10 +309,12 @@ int sd_builder_init(struct sd_builder *b, struct sd_store *s, u64 txid, const st
 void sd_builder_exit(struct sd_builder *b)
 {
 	sd_free(b->fence);
-	sd_free(b->leaf);
+	sd_free(b->leaf.rec);
+	sd_free(b->block);
 	sd_free(b->buf);
 	b->fence = NULL;
-	b->leaf = NULL;
+	b->leaf.rec = NULL;
+	b->block = NULL;
 	b->buf = NULL;
 }
 
@@ -396,38 +371,42 @@ static int emit_leaf(struct sd_builder *b)
 
 	if (WARN_ON_ONCE(b->nr_fence == b->cap_fence))
 		return -ENOSPC;
-	f->chunk = b->leaf->rec[0].chunk;
-	f->gen = b->leaf->rec[0].gen;
+	f->chunk = cpu_to_le64(b->leaf.rec[0].chunk);
+	f->gen = cpu_to_le32(b->leaf.rec[0].gen);
 	f->reserved = 0;
-	err = emit(b, b->leaf, SD_MAGIC_LEAF, &addr);
+	sd_packer_write(&b->leaf, b->block);
+	err = emit(b, b->block, SD_MAGIC_LEAF, &addr);
+	if (err)
+		return err;
 	f->addr = cpu_to_le64(addr);
 	b->nr_fence++;
-	memset(b->leaf, 0, SD_BLOCK_SIZE);
-	return err;
+	sd_packer_reset(&b->leaf);
+	return 0;
 }
 
 int sd_builder_add(struct sd_builder *b, const struct sd_rec *rec)
 {
-	u32 nr = le16_to_cpu(b->leaf->hdr.nr);
 	int err;
 
-	if (nr == SD_LEAF_RECORDS) {
+	if (rec->kind == SD_KIND_DATA && rec->addr >> SD_REF_ADDR_BITS) {
+		sd_complain_block(b->s, rec->addr, "address of a record", b->s->nr_blocks, rec->addr);
+		return -EUCLEAN;
+	}
+	if (!sd_packer_add(&b->leaf, rec)) {
 		err = emit_leaf(b);
 		if (err)
 			return err;
-		nr = 0;
+		sd_packer_add(&b->leaf, rec);
 	}
 	if (!b->records++)
 		b->seg.first_chunk = rec->chunk;
-	rec_pack(&b->leaf->rec[nr], rec);
-	b->leaf->hdr.nr = cpu_to_le16(nr + 1);
 	return 0;
 }
 
 /* Fence blocks of one level; their own fences replace the ones they hold, from the front. */
 static int emit_fences(struct sd_builder *b, u32 level)
 {
-	struct sd_disk_fences *out = (struct sd_disk_fences *)b->leaf;
+	struct sd_disk_fences *out = b->block;
 	u32 i, n, k = 0;
 	u64 addr;
 	int err;
@@ -435,7 +414,7 @@ static int emit_fences(struct sd_builder *b, u32 level)
 	for (i = 0; i < b->nr_fence; i += n, k++) {
 		struct sd_disk_fence first = b->fence[i];
 
-		n = min_t(u32, SD_LEAF_RECORDS, b->nr_fence - i);
+		n = min_t(u32, SD_FENCES, b->nr_fence - i);
 		memset(out, 0, SD_BLOCK_SIZE);
 		memcpy(out->f, &b->fence[i], n * sizeof(*b->fence));
 		out->hdr.nr = cpu_to_le16(n);
@@ -457,7 +436,7 @@ int sd_builder_finish(struct sd_builder *b)
 
 	if (!b->records)
 		return 0;
-	if (b->leaf->hdr.nr)
+	if (b->leaf.nr)
 		err = emit_leaf(b);
 	while (!err && b->nr_fence > 1)
 		err = emit_fences(b, ++level);
@@ -498,7 +477,7 @@ int sd_run_store_seg(struct sd_store *s, u32 run, const struct sd_segment *seg)
 static bool segment_ok(const struct sd_store *s, const struct sd_segment *seg, const struct sd_segment *before)
 {
 	return seg->levels <= 5 && !seg->levels == (seg->blocks == 1) && seg->blocks && seg->blocks <= s->nr_blocks &&
-	       seg->records && seg->records <= (u64)seg->blocks * SD_LEAF_RECORDS &&
+	       seg->records && seg->records <= (u64)seg->blocks * SD_LEAF_MOST &&
 	       (!before || seg->first_chunk > before->first_chunk);
 }
 

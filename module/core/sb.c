@@ -133,8 +133,13 @@ static int check_super(struct sd_store *s, const struct sd_disk_super *d)
 	const char *what = NULL;
 	u64 found = 0;
 
-	if (le32_to_cpu(d->version) != SD_FORMAT_VERSION || le64_to_cpu(d->features_incompat) & ~FEATURES_INCOMPAT) {
-		sd_complain(s, "superblock: format version or feature is not supported");
+	if (le32_to_cpu(d->version) != SD_FORMAT_VERSION) {
+		sd_complain_block(s, le64_to_cpu(d->hdr.addr), "format version of the store is not the one supported", SD_FORMAT_VERSION,
+				  le32_to_cpu(d->version));
+		return -ENOTSUPP;
+	}
+	if (le64_to_cpu(d->features_incompat) & ~FEATURES_INCOMPAT) {
+		sd_complain(s, "superblock: a feature of the store is not supported");
 		return -ENOTSUPP;
 	}
 	if (nr > s->dev->nr_blocks || nr >> SD_REF_ADDR_BITS) {

@@ -19,7 +19,7 @@
 void sd_space(struct sd_store *s, struct sd_space *out)
 {
 	const struct sd_version *v = s->cur;
-	u64 unneeded = s->mem_unneeded;
+	u64 unneeded = s->mem_unneeded + (s->step ? s->step->unneeded : 0);
 	u32 i;
 
 	sd_version_reap(s);

@@ -2,15 +2,20 @@
 /*
  * Transactions: how merge slices and checkpoints become durable.
  *
- *	begin   [M]  what is to be done; blocks for a merge's output are taken
- *	run     [B]  the merge slice reads its inputs and writes its output to the taken blocks
- *	prepare [M]  the next state is made in memory: the in-memory table is frozen (if this is a checkpoint), the catalog changed, bitmaps too, and all
- *		     blocks that changed are copied into step->writes. From here on the transaction must succeed or the store fails.
- *	write   [B]  the frozen table's run, then the copies, flush; the superblock, flush. All that can fail comes before the superblock.
+ *	begin   [M]  what is to be done; blocks for a merge's output and for the run of the in-memory table are taken, as many as they can need; if this is a
+ *		     checkpoint, the table is frozen: the last thing, because there is no way back, and from here on the transaction must succeed or the store fails
+ *	run     [B]  the frozen table's run is written to the taken blocks; the merge slice reads its inputs and writes its output
+ *	prepare [M]  the next state is made in memory: what was written is known now, the catalog is changed, bitmaps too, and all
+ *		     blocks that changed are copied into step->writes. From here on a merge alone must succeed, too.
+ *	write   [B]  the copies, flush; the superblock, flush. All that can fail comes before the superblock.
  *	end     [M]  the next version becomes current; what the old one alone needed is given back when its last reader has gone
  *
- * Groups that are committed between prepare and end go into the new active table; their place in the journal is behind the tail that the new
- * superblock names.
+ * How many blocks a run takes is known when it is written: its records are packed (leaf.c). So it is written before the catalog says where it is, as a merge's output is.
+ *
+ * Groups that are committed after the table was frozen go into the new active table; their place in the journal is behind the tail that the new
+ * superblock names. What they say of generations is in the catalog, if they were committed before prepare (catalog_seq).
+ *
+ * A merge that meets damage ends the step, if there is nothing else in it. Otherwise it is left out, and said at the end.
  *
  * A device that has grown is taken in by a step, too: the superblock with the new size is the one that says so. What is behind the old end is not given out before
  * that is durable: a group in the journal must not name a block that the store, after a crash, does not have.
@@ -118,6 +123,48 @@ static int grow(struct sd_store *s, struct sd_step *st)
 	return 0;
 }
 
+/*
+ * The active table becomes the frozen one; readers see both. If this fails, nothing has changed. What is known of its garbage goes along: groups that are
+ * committed later have their own.
+ */
+static int freeze(struct sd_store *s, struct sd_step *st)
+{
+	u32 records = sd_mem_count(s->cur->active);
+	struct sd_version *v;
+	int err;
+
+	if (records) {
+		err = sd_alloc_take_list(s, sd_run_blocks(records), &st->run_space);
+		if (err)
+			return err;
+		v = sd_version_clone(s->cur);
+		if (!v) {
+			sd_alloc_settle(s, &st->run_space, 0);
+			return -ENOMEM;
+		}
+		sd_mem_reset(s->spare);
+		v->frozen = v->active;		/* the reference moves along */
+		v->active = s->spare;		/* the store's reference becomes the version's */
+		st->frozen = v->frozen;
+		sd_mem_get(st->frozen);
+		s->spare = NULL;
+		st->garbage = s->mem_garbage;
+		st->unneeded = s->mem_unneeded;
+		s->mem_garbage = false;
+		s->mem_unneeded = 0;
+		sd_version_swap(s, v);
+	}
+	st->tail = s->j.done;
+	st->tail_seq = s->j.done_seq + 1;
+	st->tail_link = s->j.done_link;
+	if (sd_planted(SD_PLANT_TAIL_AHEAD)) {
+		st->tail = s->j.head;
+		st->tail_seq = s->j.next_seq;
+		st->tail_link = s->j.head_link;
+	}
+	return 0;
+}
+
 int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 {
 	enum sd_work wanted;
@@ -162,6 +209,9 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 	}
 	if (s->alloc.avail < prepare_needs(s, st->freeze) || (!st->freeze && !st->merge && !st->grow_to))
 		goto out;
+	err = st->freeze ? freeze(s, st) : 0;
+	if (err)
+		goto out;
 	s->step = st;
 	*step = st;
 	return 0;
@@ -173,75 +223,58 @@ out:
 	return err;
 }
 
+static int write_run(struct sd_step *st)
+{
+	struct sd_rec recs[SD_FETCH_STACK];
+	u64 chunk = 0;
+	u32 gen = 0, i, n;
+	int err = sd_builder_init(&st->b, st->s, st->txid, &st->run_space, sd_mem_count(st->frozen));
+
+	while (!err && (n = sd_mem_fetch(st->frozen, chunk, gen, recs, ARRAY_SIZE(recs)))) {
+		for (i = 0; !err && i < n; i++)
+			err = sd_builder_add(&st->b, &recs[i]);
+		chunk = recs[n - 1].chunk + (recs[n - 1].gen == U32_MAX);
+		gen = recs[n - 1].gen + 1;
+	}
+	if (!err)
+		err = sd_builder_finish(&st->b);
+	sd_builder_exit(&st->b);	/* memory; what it counted stays */
+	return err;
+}
+
 int sd_step_run(struct sd_step *st)
 {
-	return st->merge ? sd_merge_run(st->merge, st->txid) : 0;
+	int err = st->frozen ? write_run(st) : 0;
+
+	if (err)
+		return err;
+	st->built = true;
+	err = st->merge ? sd_merge_run(st->merge, st->txid) : 0;
+	if (!st->frozen)
+		return err;
+	st->merge_err = err;
+	return 0;
 }
 
 /* ---- prepare -------------------------------------------------------------------------------------------------- */
 
-/* The active table becomes the frozen one; readers see both. */
-static int freeze(struct sd_store *s, struct sd_step *st)
+/* The frozen table's run as it was written. Blocks that it did not need are free again. */
+static int add_run(struct sd_store *s, struct sd_step *st)
 {
-	struct sd_version *v;
+	struct sd_run *r = sd_run_alloc(1);
+	int err;
 
-	if (sd_mem_count(s->cur->active)) {
-		v = sd_version_clone(s->cur);
-		if (!v)
-			return -ENOMEM;
-		sd_mem_reset(s->spare);
-		v->frozen = v->active;		/* the reference moves along */
-		v->active = s->spare;		/* the store's reference becomes the version's */
-		st->frozen = v->frozen;
-		sd_mem_get(st->frozen);
-		s->spare = NULL;
-		sd_version_swap(s, v);
-	}
-	st->tail = s->j.done;
-	st->tail_seq = s->j.done_seq + 1;
-	st->tail_link = s->j.done_link;
-	if (sd_planted(SD_PLANT_TAIL_AHEAD)) {
-		st->tail = s->j.head;
-		st->tail_seq = s->j.next_seq;
-		st->tail_link = s->j.head_link;
-	}
-	return 0;
-}
-
-/* Descriptor of the run that the frozen table will be. Its blocks are filled from the first on, so the root is the last one. */
-static int plan_run(struct sd_store *s, struct sd_step *st)
-{
-	u64 records = sd_mem_count(st->frozen), blocks = sd_run_blocks(records);
-	const struct sd_blockrange *last;
-	struct sd_rec first;
-	struct sd_run *r;
-	u32 i;
-	int err = sd_alloc_take_list(s, blocks, &st->run_space);
-
-	if (err)
-		return err;
-	for (i = 0; i < st->run_space.nr; i++)
-		sd_alloc_commit(s, st->run_space.r[i].addr, st->run_space.r[i].nr);
-	r = sd_run_alloc(1);
 	if (!r)
 		return -ENOMEM;
 	st->run = r;
-	last = &st->run_space.r[st->run_space.nr - 1];
-	sd_mem_fetch(st->frozen, 0, 0, &first, 1);
+	sd_alloc_settle(s, &st->run_space, st->b.used);
 	sd_mem_gens(st->frozen, &r->gen_min, &r->gen_max);
 	r->id = s->next_id++;
 	r->age = s->next_age++;
-	r->records = records;
-	r->flags = s->mem_garbage ? SD_RUN_F_PURGE : 0;
-	r->garbage = min(records, s->mem_unneeded);
-	s->mem_garbage = false;
-	s->mem_unneeded = 0;
-	r->seg[0].first_chunk = first.chunk;
-	r->seg[0].root = last->addr + last->nr - 1;
-	r->seg[0].records = records;
-	r->seg[0].txid = st->txid;
-	r->seg[0].levels = sd_run_levels(records);
-	r->seg[0].blocks = blocks;
+	r->records = st->b.records;
+	r->flags = st->garbage ? SD_RUN_F_PURGE : 0;
+	r->garbage = min(r->records, st->unneeded);
+	r->seg[0] = st->b.seg;
 	err = sd_run_store(s, r);
 	return err ? err : sd_run_store_seg(s, r->id, &r->seg[0]);
 }
@@ -321,13 +354,15 @@ int sd_step_prepare(struct sd_step *st)
 	if (s->failed)
 		return -EIO;
 	st->prepared = true;
-	st->tail = s->j.tail;
-	st->tail_seq = s->j.tail_seq;
-	st->tail_link = s->j.tail_link;
-	if (st->freeze)
-		err = freeze(s, st);
-	if (err)
-		return err;
+	if (!st->freeze) {
+		st->tail = s->j.tail;
+		st->tail_seq = s->j.tail_seq;
+		st->tail_link = s->j.tail_link;
+	}
+	if (st->merge_err) {
+		sd_merge_free(s, st->merge, true);
+		st->merge = NULL;
+	}
 	next = st->next = sd_version_clone(s->cur);
 	if (!next)
 		return -ENOMEM;
@@ -338,7 +373,7 @@ int sd_step_prepare(struct sd_step *st)
 	if (!err && st->frozen) {
 		sd_mem_put(next->frozen);
 		next->frozen = NULL;
-		err = plan_run(s, st);
+		err = add_run(s, st);
 		if (!err) {
 			next->runs[next->nr_runs++] = st->run;
 			refcount_inc(&st->run->ref);
@@ -364,34 +399,12 @@ int sd_step_prepare(struct sd_step *st)
 
 /* ---- write, end --------------------------------------------------------------------------------------------------- */
 
-static int write_run(struct sd_step *st)
-{
-	struct sd_rec recs[SD_FETCH_STACK];
-	struct sd_builder b;
-	u64 chunk = 0;
-	u32 gen = 0, i, n;
-	int err = sd_builder_init(&b, st->s, st->txid, &st->run_space, st->run->records);
-
-	while (!err && (n = sd_mem_fetch(st->frozen, chunk, gen, recs, ARRAY_SIZE(recs)))) {
-		for (i = 0; !err && i < n; i++)
-			err = sd_builder_add(&b, &recs[i]);
-		chunk = recs[n - 1].chunk + (recs[n - 1].gen == U32_MAX);
-		gen = recs[n - 1].gen + 1;
-	}
-	if (!err)
-		err = sd_builder_finish(&b);
-	if (!err && WARN_ON_ONCE(b.seg.root != st->run->seg[0].root || b.used != st->run->seg[0].blocks))
-		err = -EUCLEAN;
-	sd_builder_exit(&b);
-	return err;
-}
-
 int sd_step_write(struct sd_step *st)
 {
 	struct sd_store *s = st->s;
 	const struct sd_dev_ops *ops = s->dev->ops;
-	int err = st->frozen ? write_run(st) : 0;
 	u32 i;
+	int err = 0;
 
 	for (i = 0; !err && i < st->writes.nr; i++) {
 		err = ops->write(s->dev->ctx, st->writes.w[i].addr, 1, st->writes.w[i].buf);
@@ -447,7 +460,7 @@ int sd_step_end(struct sd_step *st, int err)
 	s->super_busy = false;
 	if (!err) {
 		step_done(s, st);
-	} else if (st->prepared) {
+	} else if (st->prepared || st->frozen) {
 		/* Failed by somebody else meanwhile: this step's superblock may have been written over the one that says so. */
 		if (s->failed)
 			sd_super_write_now(s);
@@ -459,6 +472,8 @@ int sd_step_end(struct sd_step *st, int err)
 	}
 	if (st->merge)
 		sd_merge_free(s, st->merge, err);
+	if (!err)
+		err = st->merge_err;
 	sd_mem_put(st->frozen);
 	sd_run_put(st->run);
 	sd_version_discard(st->next);

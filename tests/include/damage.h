@@ -182,6 +182,15 @@ static inline u64 dmg_value(u64 old, u64 nr_blocks, u64 *seed)
 	}
 }
 
+static inline u32 dmg_row_size(const struct sd_disk_leaf *b)
+{
+	u32 size = 0, i;
+
+	for (i = 0; i < SD_COLUMNS; i++)
+		size += b->width[i];
+	return size;
+}
+
 /* Bytes of a block that mean something. */
 static inline u32 dmg_used(const struct dmg_block *b, const void *block)
 {
@@ -193,8 +202,8 @@ static inline u32 dmg_used(const struct dmg_block *b, const void *block)
 	case DMG_JOURNAL: used = min(SD_BLOCK_SIZE, 96 + le32_to_cpu(j->payload)); break;
 	case DMG_INDEX: used = 64 + 16 * nr; break;
 	case DMG_CATALOG: used = 64 + 128 * nr; break;
-	case DMG_FENCE:
-	case DMG_LEAF: used = 64 + 24 * nr; break;
+	case DMG_FENCE: used = 64 + 24 * nr; break;
+	case DMG_LEAF: used = 112 + nr * dmg_row_size(block); break;
 	default: break;
 	}
 	return min(max(used, 64u), SD_BLOCK_SIZE);
@@ -209,6 +218,8 @@ static inline void dmg_forge_field(const struct dmg_block *b, u8 *block, u64 nr_
 
 	if (b->type != DMG_JOURNAL_BODY && !dmg_dice(seed, 5))
 		at = header[dmg_dice(seed, 4)], size = 2;
+	else if (b->type == DMG_LEAF && !dmg_dice(seed, 3))	/* bases and widths */
+		at = 64 + dmg_dice(seed, 48 / size) * size;
 	else if (b->type == DMG_JOURNAL_BODY || used <= 64)
 		at = dmg_dice(seed, SD_BLOCK_SIZE / size) * size;
 	else

@@ -120,6 +120,12 @@ void maybe_cut(u32 places)
 		cut(S.dev, 0);
 }
 
+/* The table is frozen and its run not written yet. */
+static bool checkpoint_begun(void)
+{
+	return S.store->step && S.store->step->frozen && !S.store->step->built;
+}
+
 /* The hook of the device that the run goes on with. */
 void run_hook(struct simdev *d, const char *what)
 {
@@ -130,7 +136,7 @@ void run_hook(struct simdev *d, const char *what)
 	if (!d->dead && S.in_background && S.fault_rate && !rnd(S.fault_rate)) {
 		d->fault = S.faulted = true;
 		C.faults++;
-		if (S.in_write && !S.failed)
+		if ((S.in_write || checkpoint_begun()) && !S.failed)
 			S.failed = FAIL_TRIED;	/* nothing is released from now on */
 	}
 	if (!d->dead && S.in_background && !S.no_foreground && rnd(2))

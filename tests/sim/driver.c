@@ -489,7 +489,7 @@ bool background(u32 flags)
 	}
 	if ((err || end) && !S.dev->dead && !S.failed && !S.faulted)
 		fail("a step failed: %d, %d", err, end);
-	if (S.faulted && !err && !S.failed)
+	if (S.faulted && !err && !end && !S.failed)
 		fail("a step did not notice an error of the device");
 	S.stuck = 0;
 	C.checkpoints += S.store->checkpoints > checkpoints;

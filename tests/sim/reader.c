@@ -100,7 +100,7 @@ static void find_super(struct reading *r)
 	}
 	if (!best)
 		fail("reader: no superblock");
-	if (get32(best + 64) != 1 || get64(best + 88) || get32(best + 96) != BLOCK)
+	if (get32(best + 64) != 2 || get64(best + 88) || get32(best + 96) != BLOCK)
 		fail("reader: version, features, block size");
 	r->super = best;
 	r->chunk_blocks = get32(best + 100) / BLOCK;
@@ -120,29 +120,55 @@ static void add_record(struct reading *r, const struct rrec *rec)
 	r->rec[r->nr_rec++] = *rec;
 }
 
+/* A leaf: five bases from offset 64 on, five widths at 104, rows at 112. Returns the number of records; those of chunks >= lo count. */
+static u32 read_leaf(struct reading *r, const u8 *p, u64 addr, u64 lo)
+{
+	static const u8 most[5] = { 8, 4, 1, 4, 6 };
+	u32 nr = get16(p + 40), size = 0, i, k, n;
+	const u8 *e = p + 112;
+
+	for (k = 0; k < 5; k++) {
+		size += p[104 + k];
+		if (p[104 + k] > most[k])
+			fail("reader: width %u of column %u in block %llu", p[104 + k], k, (unsigned long long)addr);
+	}
+	if (!nr || nr * size > 3976)
+		fail("reader: %u rows of %u bytes in block %llu", nr, size, (unsigned long long)addr);
+	for (i = 0; i < nr; i++) {
+		struct rrec rec;
+		u64 v[5];
+
+		for (k = 0; k < 5; k++, e += n) {
+			n = p[104 + k];
+			v[k] = get64(p + 64 + 8 * k);
+			while (n--)
+				v[k] += (u64)e[n] << 8 * n;
+			n = p[104 + k];
+		}
+		rec = (struct rrec){ .chunk = v[0], .gen = v[1], .kind = v[2] };
+		if (v[2] == 1) {
+			rec.crc = v[3];
+			rec.addr = v[4];
+		}
+		if (rec.chunk >= lo)
+			add_record(r, &rec);
+	}
+	return nr;
+}
+
 /* Returns how many records are below @addr; those of chunks >= lo count. */
 static u64 walk(struct reading *r, u64 addr, u32 level, u64 txid, u64 lo)
 {
-	const u8 *p = must_read(r, addr, level ? "SDPF" : "SDPL", 168);
+	const u8 *p = must_read(r, addr, level ? "SDPF" : "SDPL", level ? 168 : 1024);
 	u32 nr = get16(p + 40), i;
 	u64 n = 0;
 
 	if (get16(p + 42) != level || get64(p + 16) != txid)
 		fail("reader: level or transaction of block %llu", (unsigned long long)addr);
-	for (i = 0; i < nr; i++) {
-		const u8 *e = p + HEADER + 24 * i;
-		struct rrec rec = { .chunk = get64(e), .gen = get32(e + 8), .crc = get32(e + 12) };
-
-		if (level) {
-			n += walk(r, get64(e + 16), level - 1, txid, lo);
-			continue;
-		}
-		rec.addr = get64(e + 16) & ((1ull << 56) - 1);
-		rec.kind = e[23];
-		n++;
-		if (rec.chunk >= lo)
-			add_record(r, &rec);
-	}
+	if (!level)
+		return read_leaf(r, p, addr, lo);
+	for (i = 0; i < nr; i++)
+		n += walk(r, get64(p + HEADER + 24 * i + 16), level - 1, txid, lo);
 	return n;
 }
 

@@ -335,6 +335,7 @@ static struct sd_store *fresh_store(struct store *st)
 	assert_int_equal(sd_format(&st->c->dev, &p), 0);
 	assert_int_equal(cow_open(st->c, false, &s), 0);
 	assert_int_equal(sd_attach(s, 1 << 20), 0);
+	s->leaf_most = SD_LEAF_FEWEST;	/* trees of three levels, with few records */
 	return s;
 }
 
@@ -875,7 +876,7 @@ static void one_child(const struct store *st)
 /* Searches go on behind the last record they got; here that is before the first one. */
 static void leaves_backwards(const struct store *st)
 {
-	u32 i, k, n;
+	u32 i, k, n, size;
 
 	for (i = 0; i < st->blocks.nr; i++) {
 		struct sd_disk_leaf *b = (void *)block_of(st, st->blocks.b[i].addr);
@@ -883,8 +884,39 @@ static void leaves_backwards(const struct store *st)
 		if (st->blocks.b[i].type != DMG_LEAF)
 			continue;
 		n = le16_to_cpu(b->hdr.nr);
-		for (k = 1; k + 1 < n; k++)
-			b->rec[k] = b->rec[k % 2];
+		size = dmg_row_size(b);
+		for (k = 2; k + 1 < n; k++)
+			memcpy(b->row + k * size, b->row + k % 2 * size, size);
+		dmg_seal(b, 1);
+	}
+}
+
+/* As many rows as there may be records, far behind the end of the block. */
+static void rows_without_end(const struct store *st)
+{
+	u32 i;
+
+	for (i = 0; i < st->blocks.nr; i++) {
+		struct sd_disk_leaf *b = (void *)block_of(st, st->blocks.b[i].addr);
+
+		if (st->blocks.b[i].type != DMG_LEAF)
+			continue;
+		b->hdr.nr = cpu_to_le16(SD_LEAF_MOST);
+		dmg_seal(b, 1);
+	}
+}
+
+/* Rows are read where they end up with such widths. */
+static void wide_columns(const struct store *st)
+{
+	u32 i;
+
+	for (i = 0; i < st->blocks.nr; i++) {
+		struct sd_disk_leaf *b = (void *)block_of(st, st->blocks.b[i].addr);
+
+		if (st->blocks.b[i].type != DMG_LEAF)
+			continue;
+		memset(b->width, 255, sizeof(b->width));
 		dmg_seal(b, 1);
 	}
 }
@@ -923,6 +955,8 @@ static void forged_on_purpose(void **state)
 		{ "more records than there should be", few_records, false },
 		{ "a tree whose branches meet", one_child, false },
 		{ "leaves that go backwards", leaves_backwards, false },
+		{ "rows behind the end of their leaf", rows_without_end, false },
+		{ "columns of 255 bytes", wide_columns, false },
 		{ "a bitmap that frees itself", bitmap_of_itself, false },
 	};
 	u64 seed = 5;

@@ -185,6 +185,11 @@ static void next_version(struct sd_disk_super *d)
 	d->version = cpu_to_le32(SD_FORMAT_VERSION + 1);
 }
 
+static void previous_version(struct sd_disk_super *d)
+{
+	d->version = cpu_to_le32(SD_FORMAT_VERSION - 1);
+}
+
 static void move_groups(struct sd_disk_super *d)
 {
 	d->group_start = cpu_to_le64(le64_to_cpu(d->group_start) + 1);
@@ -206,8 +211,8 @@ static void superblock_says_odd_things(void **state)
 		void (*edit)(struct sd_disk_super *d);
 		int err;
 	} cases[] = {
-		{ add_feature, -ENOTSUPP }, { next_version, -ENOTSUPP }, { move_groups, -EUCLEAN }, { huge_chunk, -EUCLEAN },
-		{ too_many_index_blocks, -EUCLEAN },
+		{ add_feature, -ENOTSUPP }, { next_version, -ENOTSUPP }, { previous_version, -ENOTSUPP }, { move_groups, -EUCLEAN },
+		{ huge_chunk, -EUCLEAN }, { too_many_index_blocks, -EUCLEAN },
 	};
 	struct sd_store *s;
 	struct memdev m;
@@ -221,6 +226,7 @@ static void superblock_says_odd_things(void **state)
 		m.writes = 0;
 		assert_int_equal(memdev_open(&m, false, &s), cases[i].err);
 		assert_true(m.said[0]);
+		assert_true(!strstr(m.said, "format version") == (cases[i].edit != next_version && cases[i].edit != previous_version));
 		assert_int_equal(m.writes, 0);
 		memdev_exit(&m);
 	}
@@ -295,6 +301,7 @@ static void every_block_is_checked(void **state)
 	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
 	u64 chunks[400];
 
+	s->leaf_most = SD_LEAF_FEWEST;
 	for (i = 1; i <= 40; i++)
 		put_gen(&m, s, i, SD_GEN_LIVE);
 	for (i = 0; i < ARRAY_SIZE(chunks); i++)

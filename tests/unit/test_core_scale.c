@@ -458,7 +458,7 @@ static void reclaim_follows_change(void **state)
 		most = max(most, w.m.writes - writes);
 	}
 	checkpoint(w.s);
-	assert_true(most > sd_run_blocks(EACH));	/* somewhen it was done */
+	assert_true(most > sd_run_blocks(EACH) / 3);	/* somewhen it was done; sd_run_blocks() is three times what such records need, at most */
 	/* Twice the records, and bitmaps and catalog for each slice. */
 	assert_in_range(sum, 1, 2 * sd_run_blocks(EACH * KEPT) + 8 * KEPT);
 	assert_in_range(w.s->alloc.avail - avail, (KEPT - 6) * EACH, KEPT * EACH + 2 * sd_run_blocks(KEPT * EACH));
@@ -614,7 +614,7 @@ static void life_in_bytes(void **state)
 /* A merge that is interrupted by crashes goes on where it was. */
 static void merges_go_on(void **state)
 {
-	u64 blocks, writes, slices = 0;
+	u64 blocks = 0, writes, slices = 0;
 	struct cost w;
 	u32 i;
 
@@ -623,7 +623,6 @@ static void merges_go_on(void **state)
 		generation(&w, 10000, 1 << 24);
 		checkpoint(w.s);
 	}
-	blocks = sd_run_blocks(40000);
 	for (writes = 0; ; slices++) {
 		reopen(&w);
 		assert_int_equal(w.m.writes, 0);
@@ -633,6 +632,8 @@ static void merges_go_on(void **state)
 		assert_int_equal(sd_step_whole(w.s, 0), 0);
 		writes += w.m.writes;
 	}
+	for (i = 0; i < w.s->cur->runs[0]->nr_segs; i++)
+		blocks += w.s->cur->runs[0]->seg[i].blocks;
 	assert_in_range(slices, 18, 22);
 	assert_in_range(writes, blocks, blocks + 12 * slices);
 	assert_int_equal(w.s->cur->nr_runs, 1);

@@ -21,9 +21,9 @@ static struct sd_rec *random_records(u64 *seed, u32 nr, u32 chunks)
 		for (i = have; i < nr; i++) {
 			r[i].chunk = dice(seed, chunks);
 			r[i].gen = 1 + dice(seed, 50);
-			r[i].crc = dice(seed, 1 << 30);
-			r[i].addr = dice(seed, 1 << 30);
 			r[i].kind = 1 + dice(seed, 4);
+			r[i].crc = r[i].kind == SD_KIND_DATA ? dice(seed, 1 << 30) : 0;
+			r[i].addr = r[i].kind == SD_KIND_DATA ? dice(seed, 1 << 30) : 0;
 		}
 		qsort(r, nr, sizeof(*r), by_key);
 		for (i = k = 0; i < nr; i++)
@@ -130,8 +130,9 @@ static struct sd_run *build(struct sd_store *s, const struct sd_rec *r, u32 nr, 
 	for (i = 0; i < nr; i++)
 		assert_int_equal(sd_builder_add(&b, &r[i]), 0);
 	assert_int_equal(sd_builder_finish(&b), 0);
-	assert_int_equal(b.used, sd_run_blocks(nr));
-	assert_int_equal(b.seg.levels, sd_run_levels(nr));
+	assert_in_range(b.used, 1, sd_run_blocks(nr));
+	assert_int_equal(b.seg.blocks, b.used);
+	assert_int_equal(!b.seg.levels, b.used == 1);
 	run->seg[0] = b.seg;
 	run->records = nr;
 	sd_builder_exit(&b);
@@ -168,6 +169,193 @@ static void check_run(struct sd_store *s, const struct sd_run *run, const struct
 	}
 }
 
+/* ---- leaves -------------------------------------------------------------------------------------------------- */
+
+struct shape { u64 chunk, addr; u32 gen, kinds; };	/* how far apart the values are; how many kinds there are */
+
+static struct sd_rec shaped(u64 *seed, const struct shape *h, const struct sd_rec *last)
+{
+	struct sd_rec r = { .chunk = last->chunk, .gen = last->gen, .kind = 1 + dice(seed, h->kinds) };
+	u64 step = h->chunk ? (u64)dice(seed, 1u << 31) * dice(seed, 1u << 31) % h->chunk : 0;
+
+	if (h->kinds > 4)
+		r.kind = 4;
+	if (step > U64_MAX - r.chunk)
+		step = 0;
+	r.chunk += step;
+	r.gen = step ? dice(seed, h->gen) : last->gen + 1;
+	if (r.kind == SD_KIND_DATA) {
+		r.crc = dice(seed, 1 << 30) * 4;
+		r.addr = (u64)dice(seed, 1u << 31) * dice(seed, 1u << 31) % h->addr;
+	}
+	return r;
+}
+
+/* Full leaves of records of many shapes are what was put in; no leaf is full too early, and none could have taken one more. */
+static void leaves_are_what_was_packed(void **state)
+{
+	static const struct shape shapes[] = {
+		{ 2, 1, 1, 1 }, { 2, 1 << 20, 1, 1 }, { 1000, 1 << 24, 100, 1 }, { 1000, 1 << 24, 100, 4 }, { 3, 1, 1, 5 }, { 1 << 10, 1, 4, 5 },
+		{ 1ull << 55, 1ull << 48, 0x7fffffff, 1 }, { 1ull << 57, 1ull << 48, 0x7fffffff, 4 }, { 0, 1ull << 33, 1, 2 },
+	};
+	struct sd_disk_leaf *b = sd_malloc(SD_BLOCK_SIZE);
+	struct sd_packer p = { .most = SD_LEAF_MOST, .rec = malloc(SD_LEAF_MOST * sizeof(*p.rec)) };
+	u64 seed = 7;
+	u32 i, k, n;
+
+	for (i = 0; i < 20 * ARRAY_SIZE(shapes); i++) {
+		const struct shape *h = &shapes[i % ARRAY_SIZE(shapes)];
+		struct sd_rec last = { .chunk = dice(&seed, 2) ? (u64)dice(&seed, 1u << 31) << 25 : 5, .gen = 1 }, next, got;
+		struct sd_leaf l;
+
+		sd_packer_reset(&p);
+		while (sd_packer_add(&p, (next = shaped(&seed, h, &last), &next)))
+			last = next;
+		assert_in_range(p.nr, SD_LEAF_FEWEST, SD_LEAF_MOST);
+		memset(b, 0xff, SD_BLOCK_SIZE);
+		sd_packer_write(&p, b);
+		assert_true(sd_leaf_valid(b));
+		sd_leaf_open(&l, b);
+		assert_int_equal(l.nr, p.nr);
+		for (k = 0; k < l.nr; k++) {
+			sd_leaf_get(&l, k, &got);
+			assert_rec(&got, &p.rec[k]);
+			assert_int_equal(sd_leaf_find(&l, got.chunk, got.gen), k);
+			n = sd_leaf_find(&l, got.chunk, got.gen + 1);
+			assert_int_equal(n, k + 1);
+		}
+		for (k = offsetof(struct sd_disk_leaf, row) + l.nr * l.stride; k < SD_BLOCK_SIZE; k++)
+			assert_int_equal(((u8 *)b)[k], 0);
+	}
+	free(p.rec);
+	sd_free(b);
+}
+
+/* The highest values there are: a base may not stand so high that its column could overflow. */
+static void leaves_of_the_highest(void **state)
+{
+	struct sd_disk_leaf *b = sd_malloc(SD_BLOCK_SIZE);
+	struct sd_packer p = { .most = SD_LEAF_MOST, .rec = malloc(SD_LEAF_MOST * sizeof(*p.rec)) };
+	struct sd_rec got, r[3] = {
+		{ .chunk = U64_MAX - 1, .gen = U32_MAX - 1, .crc = U32_MAX - 2, .addr = (1ull << 48) - 3, .kind = SD_KIND_DATA },
+		{ .chunk = U64_MAX, .gen = 1, .kind = 255 },
+		{ .chunk = U64_MAX, .gen = U32_MAX, .crc = U32_MAX, .addr = (1ull << 48) - 1, .kind = SD_KIND_DATA },
+	};
+	struct sd_leaf l;
+	u32 i;
+
+	sd_packer_reset(&p);
+	for (i = 0; i < 3; i++)
+		assert_true(sd_packer_add(&p, &r[i]));
+	sd_packer_write(&p, b);
+	assert_true(sd_leaf_valid(b));
+	sd_leaf_open(&l, b);
+	for (i = 0; i < 3; i++) {
+		sd_leaf_get(&l, i, &got);
+		assert_rec(&got, &r[i]);
+	}
+	for (i = 0; i < SD_COLUMNS; i++) {	/* one more, and it could */
+		u64 base = le64_to_cpu(b->base[i]);
+
+		assert_true(b->width[i]);
+		b->base[i] = cpu_to_le64(base + 1);
+		assert_false(sd_leaf_valid(b));
+		b->base[i] = cpu_to_le64(base);
+	}
+	assert_true(sd_leaf_valid(b));
+	free(p.rec);
+	sd_free(b);
+}
+
+/* Of what stands before them, records of other kinds have no checksum and no address: these columns begin with the first DATA. */
+static void columns_that_begin_late(void **state)
+{
+	struct sd_disk_leaf *b = sd_malloc(SD_BLOCK_SIZE);
+	struct sd_packer p = { .most = SD_LEAF_MOST, .rec = malloc(SD_LEAF_MOST * sizeof(*p.rec)) };
+	struct sd_rec got, r[4] = {
+		{ .chunk = 1, .gen = 1, .kind = SD_KIND_MARK }, { .chunk = 2, .gen = 1, .kind = SD_KIND_DATA },
+		{ .chunk = 3, .gen = 1, .kind = SD_KIND_ZERO }, { .chunk = 4, .gen = 1, .crc = 5, .addr = 7, .kind = SD_KIND_DATA },
+	};
+	struct sd_leaf l;
+	u32 i, first;
+
+	for (first = 0; first < 2; first++) {
+		sd_packer_reset(&p);
+		r[1].kind = first ? SD_KIND_DATA : SD_KIND_BAD;
+		for (i = 0; i < 4; i++)
+			assert_true(sd_packer_add(&p, &r[i]));
+		sd_packer_write(&p, b);
+		assert_true(sd_leaf_valid(b));
+		assert_int_equal(b->width[SD_COL_CRC], first);
+		assert_int_equal(b->width[SD_COL_ADDR], first);
+		sd_leaf_open(&l, b);
+		for (i = 0; i < 4; i++) {
+			sd_leaf_get(&l, i, &got);
+			assert_rec(&got, &r[i]);
+		}
+	}
+	free(p.rec);
+	sd_free(b);
+}
+
+/* Whatever is in a block: what passes the check can be read without leaving it (the sanitizer looks on), and has an order. */
+static void hostile_leaves(void **state)
+{
+	static const u8 sane[SD_COLUMNS] = { 3, 1, 1, 4, 3 }, bits[SD_COLUMNS] = { 64, 32, 8, 32, 48 };
+	struct sd_disk_leaf *b = malloc(SD_BLOCK_SIZE);
+	u32 i, k, n, valid = 0;
+	u64 seed = 11;
+
+	for (i = 0; i < 200000; i++) {
+		struct sd_rec rec, last = { 0 };
+		struct sd_leaf l;
+
+		memset(b, 0, 112);
+		for (k = 0; k < SD_COLUMNS; k++) {
+			b->width[k] = dice(&seed, 20) ? sane[k] * dice(&seed, 2) : dice(&seed, 256);
+			b->base[k] = cpu_to_le64(((u64)dice(&seed, 1u << 31) << 33 | dice(&seed, 1u << 31)) >>
+						 (dice(&seed, 20) ? 64 - bits[k] + dice(&seed, bits[k]) : dice(&seed, 64)));
+		}
+		n = dice(&seed, 2) ? dice(&seed, 4) : dice(&seed, 2000);
+		b->hdr.nr = cpu_to_le16(n);
+		for (k = 0; k < 40; k++)
+			b->row[k] = dice(&seed, 256);
+		if (i % 1000 == 0)
+			memset(b->row, 0, sizeof(b->row));
+		if (!sd_leaf_valid(b))
+			continue;
+		valid++;
+		sd_leaf_open(&l, b);
+		sd_leaf_find(&l, rec.chunk = dice(&seed, 1u << 31), 1);
+		for (k = 0; k < l.nr; k++, last = rec) {
+			sd_leaf_get(&l, k, &rec);
+			assert_true(!k || by_key(&last, &rec) < 0);
+			assert_true(!(rec.addr >> 48) && rec.kind < 256);
+			assert_int_equal(sd_leaf_find(&l, rec.chunk, rec.gen), k);
+		}
+	}
+	assert_in_range(valid, 1000, 190000);
+	free(b);
+}
+
+/* Rows that rise up to the end of the block, and more of them than there are. */
+static void rows_behind_the_end(void **state)
+{
+	struct sd_disk_leaf *b = calloc(1, SD_BLOCK_SIZE);
+	u32 i;
+
+	b->width[SD_COL_CHUNK] = 4;
+	for (i = 0; i < (SD_BLOCK_SIZE - offsetof(struct sd_disk_leaf, row)) / 4; i++)
+		((__le32 *)((u8 *)b + offsetof(struct sd_disk_leaf, row)))[i] = cpu_to_le32(i);
+	b->hdr.nr = cpu_to_le16(SD_LEAF_ROWS / 4);
+	assert_true(sd_leaf_valid(b));
+	for (i = SD_LEAF_ROWS / 4 + 1; i <= 0xffff; i++) {
+		b->hdr.nr = cpu_to_le16(i);
+		assert_false(sd_leaf_valid(b));
+	}
+	free(b);
+}
+
 static void runs_of_all_sizes(void **state)
 {
 	static const u32 sizes[] = { 1, 2, 167, 168, 169, 335, 336, 337, 5000, 168 * 168, 168 * 168 + 1, 100000 };
@@ -187,7 +375,7 @@ static void runs_of_all_sizes(void **state)
 		assert_int_equal(sd_segment_blocks(s, &run->seg[0], &all), 0);
 		for (k = 0; k < all.nr; k++)
 			total += all.r[k].nr;
-		assert_int_equal(total, sd_run_blocks(sizes[i]));
+		assert_int_equal(total, run->seg[0].blocks);
 		/* what lies below lo is not there any more */
 		run->lo = r[sizes[i] / 2].chunk;
 		end = lower_bound(r, sizes[i], run->lo, 0);
@@ -202,7 +390,7 @@ static void runs_of_all_sizes(void **state)
 		before = s->alloc.avail;
 		for (k = 0; k < space.nr; k++)
 			sd_alloc_untake(s, space.r[k].addr, space.r[k].nr);
-		assert_int_equal(s->alloc.avail, before + total);
+		assert_int_equal(s->alloc.avail, before + sd_run_blocks(sizes[i]));
 		sd_blocks_clear(&space);
 		sd_blocks_clear(&all);
 		sd_run_put(run);
@@ -344,6 +532,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_table),
 		cmocka_unit_test(memory_table_room),
+		cmocka_unit_test(leaves_are_what_was_packed),
+		cmocka_unit_test(leaves_of_the_highest),
+		cmocka_unit_test(columns_that_begin_late),
+		cmocka_unit_test(hostile_leaves),
+		cmocka_unit_test(rows_behind_the_end),
 		cmocka_unit_test(runs_of_all_sizes),
 		cmocka_unit_test(catalog_against_an_array),
 		cmocka_unit_test(catalog_writes_little),

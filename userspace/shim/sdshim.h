@@ -65,6 +65,7 @@ static inline bool test_bit(unsigned long nr, const unsigned long *a)
 }
 
 #define __ffs64(w)		((unsigned int)__builtin_ctzll(w))
+#define fls64(w)		((w) ? 64u - (unsigned int)__builtin_clzll(w) : 0u)
 #define hweight64(w)		((unsigned int)__builtin_popcountll(w))
 
 typedef struct { int v; } refcount_t;

@@ -17,7 +17,7 @@ static int open_error(int err, const char *path, struct snap_err *e)
 	case -EUCLEAN:
 		return snap_err_set(e, -EIO, path, "damaged: the block named above cannot be used");
 	case -ENOTSUPP:
-		return snap_err_set(e, -EINVAL, path, "written by a newer version with features that this one does not know");
+		return snap_err_set(e, -EINVAL, path, "written by another version of snapdiff, in a format that this one does not know");
 	case -ENOSPC:
 		return snap_err_set(e, -EINVAL, path, "device is smaller than the store on it");
 	default:

@@ -207,25 +207,6 @@ static int segment_begin(struct rebuild *rb)
 	return err;
 }
 
-/* The blocks that were written are part of the next transaction, the others free again. */
-static void segment_space(struct rebuild *rb)
-{
-	u64 used = rb->b.used;
-	u32 i;
-
-	for (i = 0; i < rb->space.nr; i++) {
-		struct sd_blockrange *r = &rb->space.r[i];
-		u64 n = min(used, r->nr);
-
-		if (n)
-			sd_alloc_commit(rb->s, r->addr, n);
-		if (n < r->nr)
-			sd_alloc_untake(rb->s, r->addr + n, r->nr - n);
-		used -= n;
-	}
-	sd_blocks_clear(&rb->space);
-}
-
 static int segment_end(struct rebuild *rb)
 {
 	struct sd_segment *seg;
@@ -243,7 +224,7 @@ static int segment_end(struct rebuild *rb)
 		seg[rb->nr_seg] = rb->b.seg;
 		seg[rb->nr_seg].number = rb->nr_seg;
 		rb->nr_seg++;
-		segment_space(rb);
+		sd_alloc_settle(rb->s, &rb->space, rb->b.used);
 	}
 	sd_builder_exit(&rb->b);
 	return err;

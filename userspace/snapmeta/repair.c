@@ -26,8 +26,9 @@
 struct source {
 	const struct sal_run *run;	/* NULL: the journal */
 	u64 next;			/* leaf, or record of the journal */
-	struct sd_disk_leaf *leaf;
-	u32 pos, nr;
+	struct sd_disk_leaf *block;
+	struct sd_leaf leaf;
+	u32 pos;
 	bool end;
 	struct sd_rec rec;		/* the next one */
 };
@@ -139,17 +140,17 @@ static int source_next(struct repairing *r, struct source *src)
 		return 0;
 	}
 	do {
-		while (src->pos == src->nr) {
+		while (src->pos == src->leaf.nr) {
 			src->end = src->next == src->run->nr_leaf;
 			if (src->end)
 				return 0;
-			err = sd_block_read(r->sal.s, src->run->leaf[src->next++], SD_MAGIC_LEAF, SD_LEAF_RECORDS, src->leaf);
+			err = sd_block_read(r->sal.s, src->run->leaf[src->next++], SD_MAGIC_LEAF, SD_LEAF_MOST, src->block);
 			if (err)
 				return err;	/* it was good a moment ago */
 			src->pos = 0;
-			src->nr = le16_to_cpu(src->leaf->hdr.nr);
+			sd_leaf_open(&src->leaf, src->block);
 		}
-		sal_unpack(&src->rec, &src->leaf->rec[src->pos++]);
+		sd_leaf_get(&src->leaf, src->pos++, &src->rec);
 	} while (src->rec.chunk < src->run->lo);
 	return 0;
 }
@@ -165,8 +166,8 @@ static int sources_begin(struct repairing *r)
 	r->nr_src = r->sal.nr_run + 1;
 	for (i = 0; !err && i < r->nr_src; i++) {
 		r->src[i].run = i < r->sal.nr_run ? &r->sal.run[i] : NULL;
-		r->src[i].leaf = sd_malloc(SD_BLOCK_SIZE);
-		err = r->src[i].leaf ? source_next(r, &r->src[i]) : -ENOMEM;
+		r->src[i].block = sd_malloc(SD_BLOCK_SIZE);
+		err = r->src[i].block ? source_next(r, &r->src[i]) : -ENOMEM;
 	}
 	return err;
 }
@@ -176,7 +177,7 @@ static void sources_end(struct repairing *r)
 	u32 i;
 
 	for (i = 0; i < r->nr_src; i++)
-		sd_free(r->src[i].leaf);
+		sd_free(r->src[i].block);
 	free(r->src);
 	r->src = NULL;
 	r->nr_src = 0;

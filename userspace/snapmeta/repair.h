@@ -36,7 +36,7 @@ struct repair_result {
  * @out: == @in: in place; otherwise a device of at least the same size whose content does not matter
  *
  * In place nothing that the old state refers to is overwritten before the new superblock is durable. Memory: three bits for each block of the device, 8 bytes
- * for 168 records, 40 bytes for each record in the journal.
+ * for each leaf (168 records or more), 40 bytes for each record in the journal.
  * Return: 0 (look at @res); -ENODATA: no superblock can be used, so nothing can be proved; -ENOTSUPP: a newer format; -ENOSPC: no room beside
  * the old metadata (take another @out); -errno. @res is to be freed with repair_result_free() in any case.
  */

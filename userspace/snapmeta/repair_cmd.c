@@ -144,7 +144,7 @@ static int explain(int err, const struct repairing_cmd *c, struct snap_err *e)
 	case -ENODATA:
 		return snap_err_set(e, err, c->path, "neither superblock can be used: nothing of it can be proved (restore a dump, or format)");
 	case -ENOTSUPP:
-		return snap_err_set(e, err, c->path, "written by a newer version with features that this one does not know");
+		return snap_err_set(e, err, c->path, "written by another version of snapdiff, in a format that this one does not know");
 	case -ENOSPC:
 		return snap_err_set(e, err, c->path, "no room beside the old metadata: repair onto another device with --output");
 	default:

@@ -81,6 +81,5 @@ bool sal_mark(struct salvage *sal, u64 addr);	/* false: was marked already */
 int sal_grow(void *array, u64 nr, u64 *cap, size_t size);
 int sal_catalog(struct salvage *sal);
 int sal_runs(struct salvage *sal);
-void sal_unpack(struct sd_rec *r, const struct sd_disk_record *d);
 
 #endif

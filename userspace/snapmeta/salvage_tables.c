@@ -197,17 +197,6 @@ int sal_catalog(struct salvage *sal)
 
 /* ---- runs ------------------------------------------------------------------------------------------------ */
 
-void sal_unpack(struct sd_rec *r, const struct sd_disk_record *d)
-{
-	u64 where = le64_to_cpu(d->where);
-
-	r->chunk = le64_to_cpu(d->chunk);
-	r->gen = le32_to_cpu(d->gen);
-	r->crc = le32_to_cpu(d->crc);
-	r->kind = where >> SD_WHERE_KIND_SHIFT;
-	r->addr = where & SD_WHERE_ADDR_MASK;
-}
-
 struct key {
 	u64 chunk;
 	u32 gen;
@@ -247,21 +236,26 @@ static int lose_records(struct salvage *sal, const struct sal_run *r, struct key
 	return !err && from.chunk <= last ? sal_hole(sal, from.chunk, last, r->gen_min, r->gen_max) : err;
 }
 
-static bool leaf_good(const struct salvage *sal, const struct sal_run *r, const struct sd_disk_leaf *b, struct key from, struct key to)
+static bool leaf_good(const struct sal_run *r, const void *block, struct key from, struct key to)
 {
 	struct key last = from;
-	u32 i, nr = le16_to_cpu(b->hdr.nr);
+	struct sd_leaf leaf;
+	u32 i;
 
-	for (i = 0; i < nr; i++) {
-		struct key k = { le64_to_cpu(b->rec[i].chunk), le32_to_cpu(b->rec[i].gen) };
+	sd_leaf_open(&leaf, block);
+	for (i = 0; i < leaf.nr; i++) {
+		struct sd_rec rec;
+		struct key k;
 
+		sd_leaf_get(&leaf, i, &rec);
+		k = (struct key){ rec.chunk, rec.gen };
 		if (i ? cmp_key(last, k) >= 0 : k.chunk != from.chunk || (from.gen && k.gen != from.gen))
 			return false;
 		if (cmp_key(k, to) >= 0 || k.gen < r->gen_min || k.gen > r->gen_max)
 			return false;
 		last = k;
 	}
-	return nr;
+	return leaf.nr;
 }
 
 static bool fences_good(const struct sd_disk_fences *b, u32 level, struct key from, struct key to)
@@ -295,9 +289,9 @@ static int walk(struct salvage *sal, struct sal_run *r, u64 txid, u64 addr, u32 
 {
 	struct sd_disk_fences *b = sd_malloc(SD_BLOCK_SIZE);
 	u32 i, nr;
-	int err = b ? sal_block(sal, addr, level ? SD_MAGIC_FENCE : SD_MAGIC_LEAF, SD_LEAF_RECORDS, txid, U64_MAX, b) : -ENOMEM;
+	int err = b ? sal_block(sal, addr, level ? SD_MAGIC_FENCE : SD_MAGIC_LEAF, level ? SD_FENCES : SD_LEAF_MOST, txid, U64_MAX, b) : -ENOMEM;
 
-	if (err || !(level ? fences_good(b, level, from, to) : leaf_good(sal, r, (void *)b, from, to))) {
+	if (err || !(level ? fences_good(b, level, from, to) : leaf_good(r, b, from, to))) {
 		sd_free(b);
 		return err == -ENOMEM ? err : bad_node(sal, r, addr, err, from, to);
 	}

@@ -31,7 +31,7 @@ static enum part part_of(const struct benchdev *d, const void *block)
 	switch (le32_to_cpu(((const struct sd_disk_header *)block)->magic)) {
 	case SD_MAGIC_LEAF:
 	case SD_MAGIC_FENCE:
-		return d->merging ? PART_MERGES : PART_RUNS;
+		return d->step && d->step->built ? PART_MERGES : PART_RUNS;	/* the run of the table in memory comes first */
 	case SD_MAGIC_BITMAP:
 		return PART_BITMAPS;
 	case SD_MAGIC_CATALOG:

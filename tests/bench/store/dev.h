@@ -18,7 +18,7 @@ struct counts {
 struct benchdev {
 	struct sd_dev dev;
 	u8 *map;
-	bool merging;		/* runs that are written now are a merge's */
+	const struct sd_step *step;	/* under way; says whose the runs are that are written */
 	struct counts n;
 };
 

@@ -181,9 +181,9 @@ bool world_step(struct world *w, u32 flags)
 		return false;
 	if (error)
 		errx(1, "step: %d", error);
-	w->d.merging = true;
+	w->d.step = st;
 	error = sd_step_run(st);
-	w->d.merging = false;
+	w->d.step = NULL;
 	if (!error)
 		error = sd_step_prepare(st);
 	if (!error)

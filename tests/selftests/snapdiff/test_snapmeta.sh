@@ -135,7 +135,7 @@ exact_or_not()	# FILE N SUM
 whole=0 gone=0
 blocks=$(snapmeta dump "$T/clean.diff" | python3 -c 'import json,sys; d=json.load(sys.stdin)
 for r in d["runs"]:
-    for s in r["segments"]: print(s["root"], s["root"] - 1, s["root"] - s["blocks"] + 1)')
+    for s in r["segments"]: print(*{s["root"], s["root"] - s["blocks"] // 2, s["root"] - s["blocks"] + 1})')
 for b in 0 1 $blocks; do
 	cp "$T/clean.diff" "$T/bad.diff"
 	flip "$T/bad.diff" "$b"
