@@ -8,6 +8,9 @@
  * Memory: nothing here waits for memory that only the worker itself could give back. Objects, pages and bios come from pools without waiting;
  * when there is none the worker goes on with what is in flight and asks again. The pools hold one chunk of the largest size, so that
  * with nothing in flight a run is always possible.
+ *
+ * A run and its bio are one object (the bio set's front pad). Pages that come back are kept by the worker, as many as a usual group has: the next run gets the one that was
+ * used last, which is in the processor's cache. The pool is given its reserve first, so that what is kept is on top of it.
  */
 #include <linux/highmem.h>
 #include <linux/slab.h>
@@ -79,12 +82,27 @@ static void retry_endio(struct bio *bio)
 	run_done(run);
 }
 
+static struct page *take_page(struct snap_cow *cow)
+{
+	if (cow->nr_kept_pages)
+		return cow->kept_pages[--cow->nr_kept_pages];
+	return mempool_alloc(&cow->pages, SNAP_NOWAIT);
+}
+
+static void give_page_back(struct snap_cow *cow, struct page *page)
+{
+	if (cow->nr_kept_pages < SNAP_KEPT_PAGES && cow->pages.curr_nr >= cow->pages.min_nr)
+		cow->kept_pages[cow->nr_kept_pages++] = page;
+	else
+		mempool_free(page, &cow->pages);
+}
+
 static void free_pages_of(struct snap_cow *cow, struct bio *bio)
 {
 	unsigned int i;
 
 	for (i = 0; i < bio->bi_vcnt; i++)
-		mempool_free(bio->bi_io_vec[i].bv_page, &cow->pages);
+		give_page_back(cow, bio->bi_io_vec[i].bv_page);
 }
 
 /* The copy is made on behalf of who writes: his cgroup is charged with it, and it is as urgent as his write. */
@@ -100,7 +118,7 @@ static void on_behalf_of(struct bio *bio, const struct snap_run *run)
 static bool bio_add_own_pages(struct snap_cow *cow, struct bio *bio, unsigned int segs)
 {
 	while (bio->bi_vcnt < segs) {
-		struct page *page = mempool_alloc(&cow->pages, SNAP_NOWAIT);
+		struct page *page = take_page(cow);
 
 		if (!page) {
 			free_pages_of(cow, bio);
@@ -126,25 +144,36 @@ static unsigned int limit_to_primary(struct snap_cow *cow, struct bio *bio, u64 
 	return left << SECTOR_SHIFT;
 }
 
-static struct bio *read_bio(struct snap_run *run)
+static void prepare_read(struct snap_run *run)
 {
 	struct snap_cow *cow = run->cow;
-	unsigned int segs = run->nr * cow->segs;
-	struct bio *bio;
+	struct bio *bio = &run->bio;
 
-	bio = bio_alloc_bioset(cow->vol->primary_bdev, segs, REQ_OP_READ | REQ_SYNC, SNAP_NOWAIT, &cow->reads);
+	bio->bi_iter.bi_sector = run->first << cow->vol->chunk_shift;
+	bio->bi_iter.bi_size = limit_to_primary(cow, bio, run->first, run->nr);
+	bio->bi_end_io = run_endio;
+	bio->bi_private = run;
+	on_behalf_of(bio, run);
+}
+
+/* With the pages for so many bvecs. NULL: no memory. */
+static struct snap_run *run_alloc(struct snap_cow *cow, unsigned int segs)
+{
+	struct bio *bio = bio_alloc_bioset(segs ? cow->vol->primary_bdev : NULL, segs, REQ_OP_READ | REQ_SYNC, SNAP_NOWAIT, &cow->reads);
+	struct snap_run *run;
+
 	if (!bio)
 		return NULL;
 	if (!bio_add_own_pages(cow, bio, segs)) {
 		bio_put(bio);
 		return NULL;
 	}
-	bio->bi_iter.bi_sector = run->first << cow->vol->chunk_shift;
-	bio->bi_iter.bi_size = limit_to_primary(cow, bio, run->first, run->nr);
-	bio->bi_end_io = run_endio;
-	bio->bi_private = run;
-	on_behalf_of(bio, run);
-	return bio;
+	run = container_of(bio, struct snap_run, bio);
+	memset(run, 0, offsetof(struct snap_run, bio));
+	INIT_LIST_HEAD(&run->list);
+	INIT_LIST_HEAD(&run->waiters);
+	run->cow = cow;
+	return run;
 }
 
 /**
@@ -155,25 +184,17 @@ static struct bio *read_bio(struct snap_run *run)
  */
 struct snap_run *snap_run_start(struct snap_cow *cow, struct snap_pbio *pb, u64 first, u32 nr, bool mark)
 {
-	struct snap_run *run = mempool_alloc(&cow->runs, SNAP_NOWAIT);
+	struct snap_run *run = run_alloc(cow, mark ? 0 : nr * cow->segs);
 
 	if (!run)
 		return NULL;
-	memset(run, 0, sizeof(*run));
-	INIT_LIST_HEAD(&run->list);
-	INIT_LIST_HEAD(&run->waiters);
-	run->cow = cow;
 	run->owner = pb;
 	run->prio = snap_pbio_bio(pb)->bi_ioprio;
 	run->first = first;
 	run->nr = nr;
 	run->mark = mark;
 	if (!mark) {
-		run->bio = read_bio(run);
-		if (!run->bio) {
-			mempool_free(run, &cow->runs);
-			return NULL;
-		}
+		prepare_read(run);
 		cow->bytes += (u64)nr * cow->chunk_bytes;
 		cow->reading++;
 	}
@@ -181,7 +202,7 @@ struct snap_run *snap_run_start(struct snap_cow *cow, struct snap_pbio *pb, u64 
 	cow->chunks += nr;
 	pb->missing++;
 	if (!mark)
-		submit_bio_noacct(run->bio);
+		submit_bio_noacct(&run->bio);
 	return run;
 }
 
@@ -236,7 +257,7 @@ complete:
 /** snap_run_seg() - the bvec of part @seg of @chunk */
 struct bio_vec *snap_run_seg(struct snap_run *run, u64 chunk, u32 seg)
 {
-	return &run->bio->bi_io_vec[(chunk - run->first) * run->cow->segs + seg];
+	return &run->bio.bi_io_vec[(chunk - run->first) * run->cow->segs + seg];
 }
 
 static bool checksum(struct snap_run *run, u64 chunk, u32 *crc)
@@ -283,12 +304,10 @@ void snap_run_free(struct snap_run *run)
 	WARN_ON_ONCE(!list_empty(&run->waiters));
 	rb_erase(&run->node, &cow->claims);
 	cow->chunks -= run->nr;
-	if (run->bio) {
+	if (!run->mark)
 		cow->bytes -= (u64)run->nr * cow->chunk_bytes;
-		free_pages_of(cow, run->bio);
-		bio_put(run->bio);
-	}
-	mempool_free(run, &cow->runs);
+	free_pages_of(cow, &run->bio);
+	bio_put(&run->bio);
 }
 
 /** snap_copy_init() - the pools. May block */
@@ -297,11 +316,9 @@ int snap_copy_init(struct snap_cow *cow)
 	unsigned int reserve = max(2 * cow->segs, 64u);
 	int err;
 
-	err = mempool_init_kmalloc_pool(&cow->runs, RESERVED_RUNS, sizeof(struct snap_run));
+	err = mempool_init_page_pool(&cow->pages, reserve, 0);
 	if (!err)
-		err = mempool_init_page_pool(&cow->pages, reserve, 0);
-	if (!err)
-		err = bioset_init(&cow->reads, RESERVED_RUNS, 0, BIOSET_NEED_BVECS);
+		err = bioset_init(&cow->reads, RESERVED_RUNS, offsetof(struct snap_run, bio), BIOSET_NEED_BVECS);
 	if (!err)
 		err = bioset_init(&cow->retries, 4, 0, BIOSET_NEED_BVECS);
 	return err;
@@ -312,6 +329,7 @@ void snap_copy_exit(struct snap_cow *cow)
 {
 	bioset_exit(&cow->retries);
 	bioset_exit(&cow->reads);
+	while (cow->nr_kept_pages)
+		mempool_free(cow->kept_pages[--cow->nr_kept_pages], &cow->pages);
 	mempool_exit(&cow->pages);
-	mempool_exit(&cow->runs);
 }

@@ -22,6 +22,7 @@
 #define SNAP_BATCH	128u		/* copies that make a group worth its while */
 #define SNAP_RUN_BYTES		(1u << 20)	/* one read of old content, at most (or one chunk) */
 #define SNAP_FLOWS		64u		/* submitters that are told apart, by a hash */
+#define SNAP_KEPT_PAGES		(SNAP_BATCH * 4096 / PAGE_SIZE ?: 1)	/* that the worker keeps when copies have ended */
 
 /**
  * struct snap_pbio - what the target keeps for every bio that dm hands to it
@@ -177,12 +178,12 @@ void snap_store_drop(struct snap_store *s, struct snap_sealed *sealed);
  * @list: in snap_cow.done, then .ready; in no list while it is being read or written
  * @waiters: bios that want to write to one of its chunks
  * @owner: the bio that claimed it
- * @bio: its pages, one bvec a page (or part of one); NULL for marks
  * @filled: chunks that have become items
  * @prio: the owner's ioprio
  * @committed: chunks whose records are in the table
  * @retry: next chunk to be read alone, after the whole could not be read
  * @bad: chunks that could not be read
+ * @bio: its pages, one bvec a page (or part of one); without any for marks. The last member: the run is allocated with it
  */
 struct snap_run {
 	struct rb_node node;
@@ -190,7 +191,6 @@ struct snap_run {
 	struct list_head waiters;
 	struct snap_cow *cow;
 	struct snap_pbio *owner;
-	struct bio *bio;
 	u64 first;
 	u32 nr;
 	u32 filled;
@@ -201,6 +201,7 @@ struct snap_run {
 	bool mark;
 	blk_status_t status;
 	DECLARE_BITMAP(bad, 256);
+	struct bio bio;
 };
 
 enum snap_group_state { SNAP_GROUP_FREE, SNAP_GROUP_OPEN, SNAP_GROUP_WRITING, SNAP_GROUP_FLUSHING, SNAP_GROUP_DONE };
@@ -278,9 +279,10 @@ struct snap_cow {
 	u32 seg;			/* bytes of one bvec */
 	u32 segs;			/* bvecs of one chunk */
 	u32 run_chunks;			/* of one run, at most */
-	mempool_t runs;
 	mempool_t pages;
-	struct bio_set reads;
+	struct page *kept_pages[SNAP_KEPT_PAGES];	/* the worker's own, last in first out */
+	unsigned int nr_kept_pages;
+	struct bio_set reads;		/* runs */
 	struct bio_set retries;
 	struct bio_set writes;
 	struct bio_set discards;
