@@ -89,7 +89,7 @@ struct sd_ginfo {
 	u16 avail;		/* blocks the allocator may give out */
 	u8 flags;		/* SD_GROUP_D_* */
 	bool dirty;		/* differs from the copy on disk */
-	bool in_step;		/* is being written by the current transaction */
+	bool in_step;		/* is being written by the current transaction: its page stays */
 };
 
 struct sd_alloc {

@@ -321,7 +321,6 @@ static int encode_groups(struct sd_store *s, struct sd_step *st)
 			return err;
 		sd_alloc_encode(s, i, buf, st->txid, &addr);
 		st->writes.w[st->writes.nr - 1].addr = addr;
-		a->g[i].in_step = false;
 		d = sd_cat_edit(s, SD_CAT_KEY(SD_CAT_GROUPS, i / SD_GROUPS_PER_ENTRY));
 		d += i % SD_GROUPS_PER_ENTRY;
 		d->txid = cpu_to_le32(a->g[i].txid);
@@ -421,6 +420,15 @@ int sd_step_write(struct sd_step *st)
 	return err;
 }
 
+/* The bitmaps are where the catalog says, or nothing is written any more. Until now they had to stay in memory. */
+static void release_groups(struct sd_store *s)
+{
+	u32 i;
+
+	for (i = 0; i < s->alloc.nr_groups; i++)
+		s->alloc.g[i].in_step = false;
+}
+
 /* The transaction is durable: what it replaced may go when nobody reads it any more. */
 static void step_done(struct sd_store *s, struct sd_step *st)
 {
@@ -458,6 +466,7 @@ int sd_step_end(struct sd_step *st, int err)
 		err = -EIO;
 	s->step = NULL;
 	s->super_busy = false;
+	release_groups(s);
 	if (!err) {
 		step_done(s, st);
 	} else if (st->prepared || st->frozen) {

@@ -230,6 +230,31 @@ static void run_that_cannot_be_written(void **state)
 	memdev_exit(&m);
 }
 
+/* A bitmap that has been copied for the transaction is not on the disk yet: whoever needs its group meanwhile must not read it there, however few pages there are. */
+static void bitmaps_on_their_way(void **state)
+{
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, 2 + 128 + 3ull * SD_GROUP_BLOCKS, 4096, 128);
+	struct sd_bpage *p;
+	struct sd_step *st;
+	u32 i;
+
+	s->alloc.max_pages = 1;
+	generation(&m, s, 0);
+	st = begin(s, SD_STEP_CHECKPOINT);
+	assert_int_equal(sd_step_run(st), 0);
+	assert_int_equal(sd_step_prepare(st), 0);
+	for (i = 0; i < 2 * s->alloc.nr_groups; i++)
+		assert_int_equal(sd_alloc_get_page(s, i % s->alloc.nr_groups, &p), 0);
+	assert_int_equal(sd_step_write(st), 0);
+	assert_int_equal(sd_step_end(st, 0), 0);
+	for (i = 0; i < s->alloc.nr_groups; i++)
+		assert_false(s->alloc.g[i].in_step);	/* they can go again */
+	assert_clean(s);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -239,6 +264,7 @@ int main(void)
 		cmocka_unit_test(groups_meanwhile),
 		cmocka_unit_test(checkpoint_beside_a_broken_merge),
 		cmocka_unit_test(run_that_cannot_be_written),
+		cmocka_unit_test(bitmaps_on_their_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
