@@ -449,6 +449,7 @@ struct sd_store {
 	struct sd_summary sum;
 	u32 nr_gens;
 	u64 garbage_stamp;
+	u64 garbage_until;	/* groups up to this one may have copies that were garbage before they were committed */
 	u64 mem_unneeded;	/* records in memory that nobody needs, as estimated */
 	struct sd_alloc alloc;
 	struct sd_catalog cat;

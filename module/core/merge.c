@@ -104,6 +104,7 @@ void sd_merge_garbage(struct sd_store *s, u32 gen, u64 nr)
 	/* Groups in flight will come with the highest one. */
 	if (to > min(gen_min, s->sum.highest)) {
 		s->mem_garbage = true;
+		s->garbage_until = s->j.next_seq - !s->building;
 		s->mem_unneeded += min_t(u64, nr, sd_mem_count(s->cur->active));
 	}
 	if (st && st->frozen && !st->prepared) {	/* afterwards its run is told */

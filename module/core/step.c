@@ -125,7 +125,7 @@ static int grow(struct sd_store *s, struct sd_step *st)
 
 /*
  * The active table becomes the frozen one; readers see both. If this fails, nothing has changed. What is known of its garbage goes along: groups that are
- * committed later have their own.
+ * committed later have their own. (Those that were in flight when it became garbage may bring more of it.)
  */
 static int freeze(struct sd_store *s, struct sd_step *st)
 {
@@ -150,7 +150,7 @@ static int freeze(struct sd_store *s, struct sd_step *st)
 		s->spare = NULL;
 		st->garbage = s->mem_garbage;
 		st->unneeded = s->mem_unneeded;
-		s->mem_garbage = false;
+		s->mem_garbage = st->garbage && s->j.done_seq < s->garbage_until;
 		s->mem_unneeded = 0;
 		sd_version_swap(s, v);
 	}

@@ -133,6 +133,41 @@ static void garbage_of_both_tables(void **state)
 	memdev_exit(&m);
 }
 
+/* Copies for a generation that was deleted while they were in flight, committed after the table was frozen: nobody needs them, and the next table still knows. */
+static void garbage_in_flight(void **state)
+{
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	struct sd_item items[64];
+	struct sd_group *del, *late;
+	struct sd_step *st;
+	u32 i;
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	copy_chunk(&m, s, 5);
+	assert_int_equal(sd_group_begin(s, &del), 0);
+	assert_int_equal(sd_group_del_gens(s, del, 1, 1), 0);
+	assert_int_equal(sd_group_seal(s, del), 0);
+	for (i = 0; i < ARRAY_SIZE(items); i++)
+		items[i] = (struct sd_item){ .chunk = 100 + i, .kind = SD_KIND_DATA };
+	assert_int_equal(sd_group_begin(s, &late), 0);
+	assert_int_equal(sd_group_add_items(s, late, items, ARRAY_SIZE(items)), ARRAY_SIZE(items));
+	assert_int_equal(sd_group_seal(s, late), 0);
+	sd_group_commit(s, del);
+	st = begin(s, SD_STEP_CHECKPOINT);
+	sd_group_commit(s, late);
+	assert_int_equal(sd_step_run(st), 0);
+	finish(st);
+	assert_true(s->mem_garbage);
+	checkpoint(s);
+	assert_false(s->mem_garbage);
+	until_idle(s);
+	assert_int_equal(s->records_run, 0);
+	assert_clean(s);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 /* Groups of the time between freezing and preparing: their changes of generations are in the catalog, their copies behind the journal's tail. After a crash both are there once. */
 static void groups_meanwhile(void **state)
 {
@@ -261,6 +296,7 @@ int main(void)
 		cmocka_unit_test(what_a_run_did_not_need),
 		cmocka_unit_test(deleted_while_frozen),
 		cmocka_unit_test(garbage_of_both_tables),
+		cmocka_unit_test(garbage_in_flight),
 		cmocka_unit_test(groups_meanwhile),
 		cmocka_unit_test(checkpoint_beside_a_broken_merge),
 		cmocka_unit_test(run_that_cannot_be_written),
