@@ -66,6 +66,8 @@ media_src := $(wildcard userspace/media/*.c)
 meta_src := $(filter-out %/main.c,$(wildcard userspace/snapmeta/*.c))
 # and of snapagentd: what decides, and the files of jobs and schedule
 agent_src := $(addprefix userspace/snapagentd/,config.c schedule.c job.c paths.c runner.c state.c)
+# and of snapbackup: what is to be sent
+backup_src := $(addprefix userspace/snapbackup/,plan.c source_image.c)
 unit_src := $(wildcard tests/unit/test_*.c)
 unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
 sim_src := $(wildcard tests/sim/*.c)
@@ -98,7 +100,7 @@ $(B)/obj/userspace/snapmeta/%.o $(B)/san/userspace/snapmeta/%.o: INC = $(CORE_IN
 $(B)/obj/userspace/lib/%.o $(B)/obj/userspace/media/%.o: INC = $(USER_INC)
 $(B)/san/userspace/lib/%.o $(B)/san/userspace/media/%.o: INC = $(USER_INC)
 $(B)/obj/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include
-$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include -Iuserspace/snapmeta -Iuserspace/snapagentd
+$(B)/san/tests/%.o: INC = $(CORE_INC) $(USER_INC) -Itests/include -Iuserspace/snapmeta -Iuserspace/snapagentd -Iuserspace/snapbackup
 INC = $(USER_INC)
 
 $(B)/obj/%.o: %.c Makefile
@@ -122,7 +124,7 @@ $(B)/libsnapcore.a: $(call obj,$(core_src)) ; $(archive)
 $(B)/libsnapdiff.a: $(call obj,$(lib_src)) ; $(archive)
 $(B)/libsnapmedia.a: $(call obj,$(media_src)) ; $(archive)
 $(B)/san/libsnapmeta.a: $(call san,$(meta_src)) ; $(archive)
-$(B)/san/libsnapagent.a: $(call san,$(agent_src)) ; $(archive)
+$(B)/san/libsnapagent.a: $(call san,$(agent_src) $(backup_src)) ; $(archive)
 $(B)/san/libsnapcore.a: $(call san,$(core_src)) ; $(archive)
 $(B)/san/libsnapdiff.a: $(call san,$(lib_src)) ; $(archive)
 $(B)/san/libsnapmedia.a: $(call san,$(media_src)) ; $(archive)

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proof.h"
 #include "seal.h"
 
 #define SIZE	(1ull << 30)
@@ -235,9 +236,76 @@ static void manifests_are_known_again(void **state)
 #undef CHANGED
 }
 
+static int take_chunk(const void *buf, size_t len, void *arg, struct sm_err *e)
+{
+	return sm_proof_chunk(arg, buf, len, e);
+}
+
+/*
+ * A full backup of RAW bytes that is one frame, sealed for @of. A server that says that it has an older frame of the same blocks (HAVE) gets
+ * its leaf into a manifest with a genuine tag: such a manifest passes, such a frame does not.
+ */
+static int proven(const uint8_t of[SM_UUID])
+{
+	const struct sm_extent all = { 0, RAW };
+	const struct sm_wire_extent w = { htole64(0), htole64(RAW) };
+	struct sm_manifest m = { .frames = 1, .data_bytes = RAW, .tool = "t" };
+	struct sm_proof_writer *pw = calloc(1, sizeof(*pw));
+	uint8_t leaf[SM_DIGEST], hash[SM_DIGEST];
+	struct sm_range_hash all_hash;
+	struct sm_map_hash map;
+	struct sm_proof *p;
+	struct sm_sealer s;
+	struct sm_data d;
+	char *text;
+	ssize_t n;
+	int err;
+
+	assert_int_equal(sm_sealer_init(&s, &key, volume, of, NULL), 0);
+	n = sm_seal(&s, payload, sm_data_pack(&all, 1, raw, RAW, 1, payload, NULL), NULL);
+	assert_int_equal(sm_data_parse(payload, n, RAW, false, &d, NULL), 0);
+	sm_data_leaf(&d, leaf);
+	memcpy(m.info.volume, volume, SM_UUID);
+	memcpy(m.info.uuid, gen, SM_UUID);
+	memcpy(m.info.seal_id, key.id, SM_SECRET_ID);
+	m.info.number = 7;
+	m.info.size = m.info.bytes = RAW;
+	m.info.extents = 1;
+	m.info.sealed = true;
+	sm_range_hash_init(&all_hash);
+	sm_range_hash_add(&all_hash, 0, RAW);
+	sm_range_hash_final(&all_hash, m.info.change_digest);
+	sm_map_hash_init(&map);
+	sm_map_hash_data(&map, 0, leaf);
+	sm_map_hash_final(&map, m.map_hash);
+	assert_int_equal(sm_seal_manifest(&key, &m, NULL), 0);
+	text = sm_manifest_text(&m);
+	sm_sha256(text, strlen(text), hash);
+	p = sm_proof_new(hash, &key, false);
+	assert_int_equal(sm_proof_manifest(p, text, strlen(text), NULL), 0);
+	pw->chunk = take_chunk;
+	pw->arg = p;
+	assert_int_equal(sm_proof_item(pw, 0, RAW / SM_BLOCK, SM_PROOF_NEW, leaf, 0, NULL), 0);
+	assert_int_equal(sm_proof_flush(pw, NULL), 0);
+	assert_int_equal(sm_proof_end(p, NULL), 0);
+	assert_int_equal(sm_proof_data(p, &w, 1, leaf, NULL), 0);
+	err = sm_proof_frame(p, &w, 1, &d, NULL);
+	sm_proof_free(p);
+	free(text);
+	free(pw);
+	return err;
+}
+
+static void an_older_frame_is_not_proven(void **state)
+{
+	assert_int_equal(proven(gen), 0);
+	assert_int_equal(proven(gen2), -EPROTO);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_older_frame_is_not_proven),
 		cmocka_unit_test(comes_back),
 		cmocka_unit_test(nothing_may_be_changed),
 		cmocka_unit_test(one_place_only),

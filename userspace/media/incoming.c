@@ -166,7 +166,7 @@ static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm
 	out->nr = d->nr;
 	out->extents = d->extents;
 	sm_data_leaf(d, leaf);
-	if (in->proof && (err = sm_proof_data(in->proof, in->part.nr ? in->part.x : d->extents, in->part.nr ? in->part.nr : d->nr, leaf, e)))
+	if (in->proof && (err = sm_proof_frame(in->proof, in->part.nr ? in->part.x : d->extents, in->part.nr ? in->part.nr : d->nr, d, e)))
 		return err;
 	if (in->part.nr) {
 		out->nr = in->part.nr;

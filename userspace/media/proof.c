@@ -19,6 +19,9 @@
  * 4 never lets this pass for a frame that is used; and of frames that are wholly covered by newer ones it does not matter. Zeros cannot be exchanged
  * with data, both are in digests of their own. Leaves cannot be exchanged or left out: D of the map hash is over all of them, in order.
  *
+ * A resumed upload has leaves in its map hash that the client has only the server's word for (HAVE): there a server can put the leaf of an older
+ * frame of the same blocks. So a sealed frame must also be of the very generation whose leaf it is, by the uuid that is sealed with it.
+ *
  * The price is that a generation's items are needed as long as anybody descends from it, also when it has been pruned: about 40 bytes for a frame of
  * 256 KiB, and 3 for each scattered block. repo_proof.c keeps them. The chain begins anew with each full backup.
  *
@@ -404,8 +407,9 @@ static const struct stretch *find(const struct sm_proof *p, uint64_t block)
 	return p->image.nr ? sm_spill_at(&p->image, low) : NULL;
 }
 
-/* Step 4. @leaf NULL: zeros. */
-static int compare(const struct sm_proof *p, const struct sm_wire_extent *w, uint32_t nr, const uint8_t *leaf, struct sm_err *e)
+/* Step 4. @leaf NULL: zeros. @seal: of a sealed frame, or NULL. */
+static int compare(const struct sm_proof *p, const struct sm_wire_extent *w, uint32_t nr, const uint8_t *leaf, const struct sm_wire_seal *seal,
+		   struct sm_err *e)
 {
 	const struct stretch *end = p->image.nr ? (const struct stretch *)sm_spill_at(&p->image, p->image.nr) : NULL;
 
@@ -419,7 +423,8 @@ static int compare(const struct sm_proof *p, const struct sm_wire_extent *w, uin
 			bool zero = s && s < end && s->link == UINT32_MAX;
 
 			if (!s || s >= end || zero != !leaf ||
-			    (leaf && memcmp(sm_spill_at(&p->link[s->link]->leaves, s->leaf), leaf, SM_DIGEST)))
+			    (leaf && memcmp(sm_spill_at(&p->link[s->link]->leaves, s->leaf), leaf, SM_DIGEST)) ||
+			    (seal && memcmp(seal->generation, p->link[s->link]->m.info.uuid, SM_UUID)))
 				return sm_fail(e, -EPROTO, "offset %llu: what came is not of this generation: an older one, or another place's",
 					       (unsigned long long)block * SM_BLOCK);
 		}
@@ -429,10 +434,18 @@ static int compare(const struct sm_proof *p, const struct sm_wire_extent *w, uin
 
 int sm_proof_data(const struct sm_proof *p, const struct sm_wire_extent *x, uint32_t nr, const uint8_t leaf[SM_DIGEST], struct sm_err *e)
 {
-	return compare(p, x, nr, leaf, e);
+	return compare(p, x, nr, leaf, NULL, e);
+}
+
+int sm_proof_frame(const struct sm_proof *p, const struct sm_wire_extent *x, uint32_t nr, const struct sm_data *d, struct sm_err *e)
+{
+	uint8_t leaf[SM_DIGEST];
+
+	sm_data_leaf(d, leaf);
+	return compare(p, x, nr, leaf, sm_data_seal(d), e);
 }
 
 int sm_proof_zero(const struct sm_proof *p, const struct sm_wire_extent *x, uint32_t nr, struct sm_err *e)
 {
-	return compare(p, x, nr, NULL, e);
+	return compare(p, x, nr, NULL, NULL, e);
 }

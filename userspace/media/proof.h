@@ -51,8 +51,12 @@ int sm_proof_last(struct sm_proof *p, struct sm_err *e);
 /* sm_proof_end() - that was the full backup. Then the whole image is known, and can be compared with */
 int sm_proof_end(struct sm_proof *p, struct sm_err *e);
 
-/* sm_proof_data() - do these blocks belong to the frame with this leaf (sm_data_leaf())? sm_proof_zero() - are they zeros? 0 or -EPROTO */
+/*
+ * sm_proof_data() - do these blocks belong to the frame with this leaf (sm_data_leaf())? sm_proof_frame() - to this frame, which if it is sealed
+ * was sealed for the generation that has the leaf? sm_proof_zero() - are they zeros? 0 or -EPROTO
+ */
 int sm_proof_data(const struct sm_proof *p, const struct sm_wire_extent *x, uint32_t nr, const uint8_t leaf[SM_DIGEST], struct sm_err *e);
+int sm_proof_frame(const struct sm_proof *p, const struct sm_wire_extent *x, uint32_t nr, const struct sm_data *d, struct sm_err *e);
 int sm_proof_zero(const struct sm_proof *p, const struct sm_wire_extent *x, uint32_t nr, struct sm_err *e);
 
 #endif

@@ -379,10 +379,8 @@ static int fill_data(struct sm_image *img, struct sm_image_piece *p, struct sm_e
 		return err;
 	if (img->proof) {
 		const struct sm_wire_extent w = { htole64(p->offset), htole64(p->length) };
-		uint8_t leaf[SM_DIGEST];
 
-		sm_data_leaf(&r->d, leaf);
-		err = sm_proof_data(img->proof, &w, 1, leaf, e);
+		err = sm_proof_frame(img->proof, &w, 1, &r->d, e);
 		if (err)
 			return err;
 	}

@@ -177,6 +177,59 @@ void plan_resume(struct plan *p)
 			qsort(all[i]->map, all[i]->nr, all[i]->elem, by_offset);
 }
 
+#define CHECK	(1u << 20)
+
+static int check_zeros(struct source *s, uint8_t *buf, uint64_t at, uint64_t end, struct sm_err *e)
+{
+	while (at < end) {
+		size_t len = end - at < CHECK ? end - at : CHECK;
+		ssize_t got = s->ops->read(s, buf, (len + SM_BLOCK - 1) / SM_BLOCK * SM_BLOCK, at);
+
+		if (got < (ssize_t)len)
+			return sm_fail(e, got < 0 ? got : -EIO, "%s: cannot read %zu bytes at offset %llu", s->name, len, (unsigned long long)at);
+		if (!sm_is_zero(buf, len))
+			return sm_fail(e, -EPROTO, "the media server says that it was sent zeros for what is none, at offset %llu", (unsigned long long)at);
+		if (s->tick)
+			s->tick(s->tick_arg);
+		at += len;
+	}
+	return 0;
+}
+
+int plan_check_zeros(const struct plan *p, struct source *s, struct sm_err *e)
+{
+	uint8_t *buf = aligned_alloc(SM_BLOCK, CHECK);
+	int err = buf ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	size_t at = 0;
+
+	for (size_t i = 0; !err && i < p->have_zeros.nr; i++) {
+		const struct sm_extent *x = sm_spill_at(&p->have_zeros, i);
+		uint64_t pos = x->offset, end = x->offset + x->length;
+
+		while (!err && pos < end) {
+			const struct range *r = at < p->ranges.nr ? sm_spill_at(&p->ranges, at) : NULL;
+			uint64_t known = r && r->zero && r->offset <= pos ? r->offset + r->length : pos, stop = end;
+
+			if (r && r->offset + r->length <= pos) {
+				at++;
+				continue;
+			}
+			if (known > pos) {
+				pos = known;
+				continue;
+			}
+			if (r && r->offset > pos && r->offset < stop)
+				stop = r->offset;
+			else if (r && r->offset <= pos && r->offset + r->length < stop)
+				stop = r->offset + r->length;
+			err = check_zeros(s, buf, pos, stop, e);
+			pos = stop;
+		}
+	}
+	free(buf);
+	return err;
+}
+
 /* Move over what the server has; the begin of the next extent that it has, at or after pos. */
 static uint64_t skip_have(struct plan *p)
 {

@@ -44,6 +44,12 @@ int plan_take(struct plan *p, struct source *s, struct sm_spill *raw, uint64_t b
 extern const struct sm_have_ops plan_have_ops;	/* arg: struct plan */
 void plan_resume(struct plan *p);
 
+/*
+ * plan_check_zeros() - after plan_resume(): are what the server says that it was sent as zeros zeros? -EPROTO: they are not, -errno. Reads what
+ * is not known to be zeros without.
+ */
+int plan_check_zeros(const struct plan *p, struct source *s, struct sm_err *e);
+
 /* plan_next() - the next part that is to be sent, at most @most bytes if it is to be read. false: that was all. */
 bool plan_next(struct plan *p, uint64_t most, struct range *r);
 
