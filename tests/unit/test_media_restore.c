@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -318,6 +319,33 @@ static void parts_must_be_of_their_frame(void **state)
 		assert_int_equal(first_frame(&t[i]), t[i].result);
 }
 
+/* The same frame twice: seen at once, not at an end that need not come. */
+static void no_more_than_was_asked_for(void **state)
+{
+	const struct sm_extent x = { 0, 8 * SM_BLOCK };
+	static uint8_t raw[8 * SM_BLOCK], payload[SM_DATA_ROOM(1, 8 * SM_BLOCK)];
+	struct sm_incoming_frame f;
+	struct sm_incoming in;
+	struct sm_chan c;
+	int fd = open(dir, O_TMPFILE | O_RDWR, 0600);
+	ssize_t n;
+
+	fill(raw, sizeof(raw), 4);
+	n = sm_data_pack(&x, 1, raw, sizeof(raw), 1, payload, NULL);
+	sm_chan_init(&c, -1, fd);
+	for (int i = 0; i < 2; i++)
+		sm_chan_send_buf(&c, SM_DATA, payload, n, NULL);
+	sm_chan_free(&c);
+	lseek(fd, 0, SEEK_SET);
+	sm_chan_init(&c, fd, -1);
+	assert_int_equal(sm_incoming_restore(&in, &c, sizeof(raw), NULL, 0, NULL), 0);
+	assert_int_equal(sm_incoming_next(&in, &f, NULL), 1);
+	assert_int_equal(sm_incoming_next(&in, &f, NULL), -EPROTO);
+	sm_incoming_done(&in);
+	sm_chan_free(&c);
+	close(fd);
+}
+
 /* Checksums that are right again, after a byte was changed. */
 static void fix_checksums(uint8_t *p, off_t len)
 {
@@ -379,6 +407,7 @@ int main(void)
 		TEST(every_generation_comes_back),
 		TEST(half_a_record),
 		cmocka_unit_test(parts_must_be_of_their_frame),
+		TEST(no_more_than_was_asked_for),
 		TEST(damaged_restores),
 	};
 

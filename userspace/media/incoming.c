@@ -63,6 +63,7 @@ int sm_incoming_restore(struct sm_incoming *in, struct sm_chan *c, uint64_t size
 
 		if (sm_range_hash_add(&h, v->offset, v->length) && !err)
 			err = sm_fail(e, -EINVAL, "ranges overlap or go back");
+		in->total += v->length;
 	}
 	sm_range_hash_final(&h, in->want);
 	return err;
@@ -154,6 +155,14 @@ static int check_parts(struct sm_incoming *in, const struct sm_data *d, struct s
 	return 0;
 }
 
+/* The same frame again and again would fill the list of ranges, and be found out at an end that need not come. */
+static int handed_out(const struct sm_incoming *in, struct sm_err *e)
+{
+	if (in->restore && in->data_bytes + in->zero_bytes > in->total)
+		return sm_fail(e, -EPROTO, "more came than was asked for");
+	return 1;
+}
+
 static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
 {
 	uint64_t size = in->part.nr ? size_for_parts(f) : in->size;
@@ -183,7 +192,7 @@ static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm
 		sm_map_hash_leaf(&in->map, leaf);
 	else if (sm_map_hash_data(&in->map, le64toh(d->extents[0].offset), leaf))
 		return sm_fail(e, -EPROTO, "frames do not ascend");
-	return 1;
+	return handed_out(in, e);
 }
 
 const uint8_t *sm_incoming_piece(const struct sm_incoming_frame *f, uint32_t i, struct sm_place *at, struct sm_extent *x)
@@ -207,7 +216,7 @@ static int take_zero(struct sm_incoming *in, const struct sm_frame *f, struct sm
 		in->zero_bytes += x.length;
 	}
 	out->zero = true;
-	return 1;
+	return handed_out(in, e);
 }
 
 static int by_offset(const void *a, const void *b)

@@ -150,6 +150,7 @@ struct sm_incoming {
 	struct sm_map_hash map;
 	struct sm_spill ranges;		/* struct sm_extent */
 	uint64_t data_bytes, zero_bytes;
+	uint64_t total;			/* restore: of what was asked for */
 	uint64_t repacked;		/* restore: frames that the server had to pack anew */
 	struct {			/* restore: PART has come, DATA is next */
 		uint32_t nr;
