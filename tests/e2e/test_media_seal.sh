@@ -4,7 +4,7 @@
 # Encryption by the client: what the repository has is of no use without the key, what it changes is seen with it, and all that a server
 # does without looking into the data goes on as before.
 . "$(dirname "$0")/media-lib.sh"
-begin 15
+begin 16
 
 back() {	# REPO IMAGE GEN [OPTION...]
 	snapbackup --image "$2" --uuid "$U" --volume-name disk --gen "$3" --dest "$1" -q "${@:4}"
@@ -141,6 +141,18 @@ exported() {
 	snapmedia export "$W/second" @2 --key "$W/key" --run 'nbdcopy "$uri" '"$W/nbd" && cmp "$W/img2" "$W/nbd"
 }
 
+# What is encrypted cannot be put on another parent; it is left out, and the other volumes' generations go.
+parent_gone() {
+	chain "$W/from" --encrypt "$W/key" && back "$W/from" "$W/img3" 4 --encrypt "$W/key" --base none || return 1
+	U=0a0a0a0a-3c52-4d55-9a0c-51b3f8a2c077 back "$W/from" "$W/img" 1 && U=ffffffff-3c52-4d55-9a0c-51b3f8a2c077 back "$W/from" "$W/img2" 1 || return 1
+	snapmedia prune "$W/from" --volume "$U" --keep-last 3 --apply >/dev/null && snapmedia init "$W/to" || return 1
+	refused 2 "2 generations are encrypted, their parents are not there" snapmedia replicate "$W/from" --to "$W/to" >"$W/said" || return 1
+	cat "$W/said"
+	grep -q "^3 generations sent" "$W/said" && grep -q "disk@2: not sent: is encrypted" "$W/said" && grep -q "disk@3: not sent: is encrypted" "$W/said" || return 1
+	rm -f "$W/r"
+	snaprestore --from "$W/to" --volume "$U" --gen 4 --to "$W/r" -q --key "$W/key" && cmp "$W/img3" "$W/r" && snapmedia verify "$W/to"
+}
+
 # ---- over the network, and a server that mixes ----
 
 HOST=127.0.0.1
@@ -240,6 +252,7 @@ ok "verify, replicate, prune, gc without the key; verify --key opens" without_th
 ok "--dry-run --measure is exact" dry_run_is_exact
 ok "streams, and their import" streams
 ok "export with the key" exported
+ok "replicate leaves out what is encrypted and has no parent, and nothing else" parent_gone
 ok "over the network: sent, restored, refused without its key" served_sealed
 ok "a server that mixes generations, plain: refused, nothing is left" mixtures
 ok "a server that mixes generations, encrypted: refused, nothing is left" mixtures --key "$W/key"

@@ -11,7 +11,8 @@
  *
  * It is a client's session like any other: the receiver checks every frame and the sum of them, publishes at once or not at all, and says
  * what it has of a transfer that was cut. Each record was checked against its digest when it was read here. A generation that is damaged here is
- * left out, and said to be; what builds on it is tried as a whole, and left out when it needs the damaged part.
+ * left out, and said to be; what builds on it is tried as a whole, and left out when it needs the damaged part. So is what is encrypted and would have to
+ * be put on another parent.
  */
 #include <errno.h>
 #include <signal.h>
@@ -44,7 +45,7 @@ struct copy {
 	bool dry_run;
 	struct sm_spill there, packs, have;	/* of the volume; of the volume; of the generation */
 	uint8_t *buf;				/* SM_DATA_ROOM(1, SM_SEND_RAW) and SM_MAX_PAYLOAD */
-	uint64_t sent, copied, was_there, damaged;
+	uint64_t sent, copied, was_there, damaged, alone;
 };
 
 static const struct there *find_there(const struct copy *c, const uint8_t *uuid, const uint8_t *hash)
@@ -350,7 +351,7 @@ static int one(struct copy *c, const struct sm_generations *all, const struct sm
 	}
 	image = choose(c, all, &m);
 	if (m.info.sealed && (image || memcmp(m.info.parent, g->manifest.info.parent, SM_DIGEST)))
-		return sm_fail(e, -EACCES, "generation %u: is encrypted and its parent is not there: only who has the key could put it on another one", m.info.number);
+		return sm_fail(e, -ENOKEY, "is encrypted and its parent is not there: only who has the key could put it on another one");
 	if (!c->dry_run)
 		err = transfer(c, g, &m, image, e);
 	else
@@ -364,10 +365,11 @@ static int one(struct copy *c, const struct sm_generations *all, const struct sm
 	return 0;
 }
 
-static int left_out(struct copy *c, const struct sm_generation *g, struct sm_err *e)
+static int left_out(struct copy *c, const struct sm_generation *g, int err, struct sm_err *e)
 {
 	fprintf(stderr, "%s: %s@%u: not sent: %s\n", snap_prog(), g->manifest.info.volume_name, g->manifest.info.number, e->text);
-	c->damaged++;
+	c->damaged += err != -ENOKEY;
+	c->alone += err == -ENOKEY;
 	return 0;
 }
 
@@ -397,8 +399,8 @@ static int all_of(struct copy *c, const char *vid, const struct sm_generations *
 		err = sm_client_list(&c->to, uuid, 0, listed, c, e);
 	for (size_t i = 0; !err && i < g->nr; i++) {
 		err = one(c, g, order[i], e);
-		if (err == -EUCLEAN || err == -EIO)
-			err = left_out(c, order[i], e);
+		if (err == -EUCLEAN || err == -EIO || err == -ENOKEY)
+			err = left_out(c, order[i], err, e);
 	}
 	if (!err && sm_generations_whole(g, e)) {
 		fprintf(stderr, "%s: not sent: %s\n", snap_prog(), e->text);
@@ -496,6 +498,9 @@ static int run(int argc, char **argv)
 			       (unsigned long long)c.was_there);
 		if (!err && c.damaged)
 			err = sm_fail(&e, -EUCLEAN, "%llu generations are damaged here and were not sent", (unsigned long long)c.damaged);
+		else if (!err && c.alone)
+			err = sm_fail(&e, -EACCES, "%llu generations are encrypted, their parents are not there, and they were not sent",
+				      (unsigned long long)c.alone);
 		rc = snap_report(err, e.text);
 	}
 	free(c.buf);
