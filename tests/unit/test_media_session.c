@@ -381,6 +381,41 @@ static void connection_cut_at_every_frame(void **state)
 	assert_sound();
 }
 
+static int count_listed(const struct sm_listed *l, void *arg)
+{
+	++*(int *)arg;
+	return 0;
+}
+
+/* The ACK of an upload that its sender has left comes when it likes: before the list that was asked for then, too. */
+static void a_left_upload_is_not_in_the_way(void **state)
+{
+	static const struct sm_have_ops ops = { have_data, have_zero };
+	size_t len;
+	uint8_t *bytes = record(1, &len);
+	const struct sm_wire_header *h = (void *)(bytes + nth_frame(bytes, len, 2));
+	struct sm_receipt r;
+	struct sm_manifest m;
+	struct sm_client c;
+	struct sm_dest d;
+	struct sm_err e;
+	int listed = 0;
+
+	assert_int_equal(sm_dest_parse(dir, &d, NULL), 0);
+	describe(&m, 1);
+	assert_int_equal(sm_client_connect(&c, &d, SM_ROLE_BACKUP, &e), 0);
+	assert_int_equal(sm_client_open(&c, &m.info, &ops, NULL, &r, &e), 0);
+	assert_int_equal(sm_client_send(&c, le16toh(h->type), h + 1, le32toh(h->length), &e), 0);
+	assert_true(sm_chan_pending(&c.chan, 60000));
+	assert_int_equal(sm_client_list(&c, NULL, 0, count_listed, &listed, &e), 0);
+	assert_int_equal(listed, 0);
+	m.info.number++;
+	m.info.uuid[0]++;
+	assert_int_equal(sm_client_open(&c, &m.info, &ops, NULL, &r, &e), 0);
+	sm_client_end(&c, true);
+	free(bytes);
+}
+
 /* ---- digests ---- */
 
 struct asked {
@@ -552,6 +587,7 @@ int main(void)
 		TEST(damaged_sessions),
 		TEST(out_of_order),
 		TEST(connection_cut_at_every_frame),
+		TEST(a_left_upload_is_not_in_the_way),
 		TEST(digests_are_of_the_bytes),
 		TEST(digests_that_are_refused),
 		TEST(only_what_was_asked_for_is_handed_out),

@@ -151,6 +151,8 @@ int sm_client_list(struct sm_client *c, const char *volume, uint32_t newest, int
 	while (!err && !(err = expect(c, &f, e))) {
 		if (f.type == SM_END)
 			return stop ? stop : take_list_end(c, &f, e);
+		if (f.type == SM_ACK)	/* of an upload before that was left */
+			continue;
 		if (f.type != SM_LISTED)
 			return unexpected(c, &f, e);
 		err = sm_listed_parse(&f, &l, e);
