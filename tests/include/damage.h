@@ -27,7 +27,8 @@ struct dmg_block {
 	u32 level;		/* fences: 1 is right above the leaves; others 0 */
 	u64 addr;
 	u64 image;		/* journal: first block of the image */
-	bool last;		/* journal: of the last image, whose loss cannot be told from a write that never was */
+	u64 seq;		/* journal: of the image */
+	bool last;		/* journal: no image says that it is durable: its loss cannot be told from a write that never was */
 };
 
 struct dmg_list {
@@ -67,24 +68,29 @@ static inline int dmg_scan_tree(struct sd_store *s, struct dmg_list *l, u64 addr
 static inline int dmg_scan_journal(struct sd_store *s, const struct sd_disk_super *d, struct dmg_list *l)
 {
 	struct sd_journal_window w = { .buf = sd_malloc(SD_JOURNAL_WINDOW * SD_BLOCK_SIZE) };
-	u64 pos = le64_to_cpu(d->journal_tail), seq = le64_to_cpu(d->journal_seq), addr = 0;
+	u64 pos = le64_to_cpu(d->journal_tail), seq = le64_to_cpu(d->journal_seq), addr, durable = 0;
 	u32 link = le32_to_cpu(d->journal_link), i;
 	const struct sd_disk_journal *image;
 	int err = w.buf ? 0 : -ENOMEM, end;
 
 	while (!err) {
 		pos = sd_journal_norm(&s->j, pos);
-		image = sd_journal_read(s, &w, pos, seq++, link, &end);
+		image = sd_journal_read(s, &w, pos, seq, link, &end);
 		if (!image)
 			break;
+		durable = max(durable, (u64)le64_to_cpu(image->durable_seq));
 		addr = s->j.start + pos % s->j.blocks;
-		for (i = 0; !err && i < le16_to_cpu(image->hdr.nr); i++)
+		for (i = 0; !err && i < le16_to_cpu(image->hdr.nr); i++) {
 			err = dmg_add(l, i ? DMG_JOURNAL_BODY : DMG_JOURNAL, 0, addr + i, addr);
+			if (!err)
+				l->b[l->nr - 1].seq = seq;
+		}
+		seq++;
 		pos += le16_to_cpu(image->hdr.nr);
 		link = le32_to_cpu(image->link);
 	}
-	for (i = 0; i < l->nr; i++)
-		l->b[i].last = addr && l->b[i].image == addr;
+	for (i = 0; i < l->nr; i++)	/* the last one always, and the one before it when both were under way at once */
+		l->b[i].last = l->b[i].seq > durable;
 	sd_free(w.buf);
 	return err;
 }

@@ -47,7 +47,7 @@ read_generation()		# N
 		good=$((good + 1))
 	elif [ "$2" != forge ]; then
 		wrong=$((wrong + 1))
-		echo "# wrong data in generation $1"
+		echo "# wrong data in generation $1 ($tried)"
 	fi
 	wait_for snapctl deactivate "$dev" 2>/dev/null
 }
@@ -63,7 +63,8 @@ try()
 		skipped=$((skipped + 1))
 		return
 	}
-	echo "test: $1 $2 $3: block $block" >/dev/kmsg
+	tried="$1 $2 $3: block $block"
+	echo "test: $tried" >/dev/kmsg
 	dmesg -C
 	run attach v $P $D
 	if [ "$rc" -ne 0 ]; then
