@@ -205,6 +205,8 @@ int sd_gens_apply_put(struct sd_store *s, const struct sd_disk_gen *new, u32 num
 
 	if (!old && number <= s->sum.highest)
 		return 0;
+	if (number == U32_MAX)	/* no number after it: see check_super() */
+		return -EUCLEAN;
 	d.changed = 0;
 	if (old) {
 		flags |= le32_to_cpu(old->flags) & SD_GEN_F_CHANGES_UNKNOWN;

@@ -264,7 +264,7 @@ int sd_group_put_gen(struct sd_store *s, struct sd_group *g, const struct sd_gen
 		return err;
 	if (!gen->number || (!exists && gen->number != s->sum.highest + 1) || gen->state < SD_GEN_LIVE || gen->state > SD_GEN_LOST)
 		return -EINVAL;
-	if (!exists && s->nr_gens >= SD_MAX_GENS)
+	if (!exists && (s->nr_gens >= SD_MAX_GENS || gen->number == U32_MAX))
 		return -ENOSPC;
 	op = payload_add(p, sizeof(*op));
 	if (!op)

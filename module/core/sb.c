@@ -160,6 +160,8 @@ static int check_super(struct sd_store *s, const struct sd_disk_super *d)
 	else if (!counter_ok(le64_to_cpu(d->journal_seq)) || !counter_ok(le64_to_cpu(d->journal_tail) + 1) ||
 		 !counter_ok(le64_to_cpu(d->catalog_seq) + 1) || !counter_ok(le64_to_cpu(d->hdr.txid) + 1))
 		what = "a counter (sequence number of the journal)", found = le64_to_cpu(d->journal_seq);
+	else if (le32_to_cpu(d->highest_gen) == U32_MAX)	/* loops go on at the number after it */
+		what = "highest generation", found = U32_MAX;
 	else if (!le64_to_cpu(d->next_id) || le64_to_cpu(d->next_id) >= U32_MAX)
 		what = "id of the next run", found = le64_to_cpu(d->next_id);
 	if (!what)

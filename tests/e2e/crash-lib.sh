@@ -53,14 +53,15 @@ crashload run v $SCRATCH/log'
 
 killed()
 {
-	local i delay=$(((seed * ($2 + 7919)) % 3000 + 300))
+	local i delay=$(((seed * ($2 + 7919)) % 3000 + 300)) before=$(grep -c '^C' "$W/log" 2>/dev/null)
 
 	rm -f "$W/guest.pid"
 	: >"$W/out"
 	in_guest "$1" "$attach && $verify && { $load $((seed + $2)); }" "${@:3}" &
 	guest=$!
 	for ((i = 0; i < 3600; i++)); do
-		grep -q '^running' "$W/out" 2>/dev/null && break
+		# However slow the machine is: two cuts first.
+		[ "$(grep -c '^C' "$W/log" 2>/dev/null)" -ge $((${before:-0} + 2)) ] && break
 		kill -0 $guest 2>/dev/null || break
 		sleep 0.1
 	done

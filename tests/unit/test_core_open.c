@@ -205,6 +205,11 @@ static void too_many_index_blocks(struct sd_disk_super *d)
 	d->nr_index = cpu_to_le32(SD_INDEX_MAX + 1);
 }
 
+static void no_number_after_it(struct sd_disk_super *d)
+{
+	d->highest_gen = cpu_to_le32(U32_MAX);
+}
+
 static void superblock_says_odd_things(void **state)
 {
 	static const struct {
@@ -212,7 +217,7 @@ static void superblock_says_odd_things(void **state)
 		int err;
 	} cases[] = {
 		{ add_feature, -ENOTSUPP }, { next_version, -ENOTSUPP }, { previous_version, -ENOTSUPP }, { move_groups, -EUCLEAN },
-		{ huge_chunk, -EUCLEAN }, { too_many_index_blocks, -EUCLEAN },
+		{ huge_chunk, -EUCLEAN }, { too_many_index_blocks, -EUCLEAN }, { no_number_after_it, -EUCLEAN },
 	};
 	struct sd_store *s;
 	struct memdev m;
