@@ -30,6 +30,18 @@ static int check_extents(const struct sm_wire_extent *x, uint32_t nr, uint64_t s
 	return 0;
 }
 
+uint64_t sm_data_end(const void *payload, size_t len)
+{
+	const struct sm_wire_data *h = payload;
+	uint32_t nr = len < sizeof(*h) ? 0 : le32toh(h->nr_extents);
+	struct sm_extent last;
+
+	if (!nr || sizeof(*h) + (uint64_t)nr * sizeof(struct sm_wire_extent) > len)
+		return 0;
+	last = sm_extent_at((const struct sm_wire_extent *)(h + 1), nr - 1);
+	return last.offset > SM_SIZE_MAX || last.length > SM_SIZE_MAX ? 0 : last.offset + last.length;
+}
+
 int sm_data_parse(const void *payload, size_t len, uint64_t volume_size, bool head_only, struct sm_data *d,
 		  struct sm_err *e)
 {

@@ -64,6 +64,13 @@ static inline struct sm_extent sm_extent_at(const struct sm_wire_extent *x, uint
 }
 
 /**
+ * sm_data_end() - where the last extent of a DATA payload (or of its head) ends, in bytes; 0: it says nothing sensible
+ *
+ * The size to check a frame against that was made of another size of the volume, or checked when it came in: an extent may end inside a block only
+ * where the volume ended.
+ */
+uint64_t sm_data_end(const void *payload, size_t len);
+/**
  * sm_data_parse() - check a DATA payload against every rule that does not need the data
  * @volume_size: bytes; extents must lie inside
  * @head_only: @payload starts with a head without stored bytes (HAVE), and may go on with the next

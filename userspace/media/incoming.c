@@ -128,19 +128,6 @@ static int take_part(struct sm_incoming *in, const struct sm_frame *f, struct sm
 	return err;
 }
 
-/* A frame that was made of another size of the volume may reach past ours, or end inside a block: only its parts are bound by it. */
-static uint64_t size_for_parts(const struct sm_frame *f)
-{
-	const struct sm_wire_data *h = (const void *)f->payload;
-	uint32_t nr = f->length < sizeof(*h) ? 0 : le32toh(h->nr_extents);
-	struct sm_extent last;
-
-	if (!nr || sizeof(*h) + (uint64_t)nr * sizeof(struct sm_wire_extent) > f->length)
-		return 0;
-	last = sm_extent_at((const struct sm_wire_extent *)(h + 1), nr - 1);
-	return last.offset > SM_SIZE_MAX || last.length > SM_SIZE_MAX ? 0 : last.offset + last.length;
-}
-
 static int check_parts(struct sm_incoming *in, const struct sm_data *d, struct sm_err *e)
 {
 	struct sm_place at = { 0 };
@@ -165,7 +152,7 @@ static int handed_out(const struct sm_incoming *in, struct sm_err *e)
 
 static int take_data(struct sm_incoming *in, const struct sm_frame *f, struct sm_incoming_frame *out, struct sm_err *e)
 {
-	uint64_t size = in->part.nr ? size_for_parts(f) : in->size;
+	uint64_t size = in->part.nr ? sm_data_end(f->payload, f->length) : in->size;
 	uint8_t leaf[SM_DIGEST];
 	struct sm_data *d = &out->d;
 	int err = sm_data_parse(f->payload, f->length, size, false, d, e);

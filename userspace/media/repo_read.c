@@ -238,17 +238,11 @@ static int get_pack(struct sm_image *img, const uint8_t id[SM_DIGEST], struct sm
 	return 0;
 }
 
-/* A record's last extent may end where the volume of its time ended, inside a block: that end is the size to check against. */
 static int parse_record(struct record *r, struct sm_err *e)
 {
-	const struct sm_wire_data *h = (const void *)r->payload;
-	uint32_t nr = le32toh(h->nr_extents);
-	struct sm_extent last;
+	uint64_t end = sm_data_end(r->payload, r->payload_len);
 
-	if (!nr || sizeof(*h) + (uint64_t)nr * sizeof(struct sm_wire_extent) > r->payload_len)
-		return sm_fail(e, -EUCLEAN, "damaged record");
-	last = sm_extent_at((const struct sm_wire_extent *)(h + 1), nr - 1);
-	return sm_data_parse(r->payload, r->payload_len, last.offset + last.length, false, &r->d, e);
+	return end ? sm_data_parse(r->payload, r->payload_len, end, false, &r->d, e) : sm_fail(e, -EUCLEAN, "damaged record");
 }
 
 static int load_record(struct sm_image *img, struct record *r, struct sm_err *e)

@@ -104,10 +104,8 @@ static bool ours(const struct check *c, const struct sm_data *d)
 static int check_record(struct check *c, struct sm_pack *p, uint32_t i, struct sm_err *why)
 {
 	ssize_t n = sm_pack_read(p, i, c->payload, why);
-	const struct sm_wire_data *h = (const void *)c->payload;
-	uint64_t nr = le32toh(h->nr_extents);
-	struct sm_extent last;
 	struct sm_data d;
+	uint64_t end;
 	int err;
 
 	if (n < 0)
@@ -116,10 +114,10 @@ static int check_record(struct check *c, struct sm_pack *p, uint32_t i, struct s
 	c->v->bytes += n;
 	if (le32toh(p->index[i].type) == SM_ZERO)
 		return 0;
-	if (n < (ssize_t)sizeof(*h) || !nr || sizeof(*h) + nr * sizeof(struct sm_wire_extent) > (size_t)n)
+	end = sm_data_end(c->payload, n);
+	if (!end)
 		return sm_fail(why, -EUCLEAN, "record %u is damaged", i);
-	last = sm_extent_at((const struct sm_wire_extent *)(h + 1), nr - 1);
-	err = sm_data_parse(c->payload, n, last.offset + last.length, false, &d, why);
+	err = sm_data_parse(c->payload, n, end, false, &d, why);
 	if (err || !ours(c, &d))
 		return err ? err : sm_data_check(&d, c->raw, why);
 	c->v->opened++;

@@ -36,25 +36,11 @@ struct sender {
 	uint32_t nr_zero;
 };
 
-/* An extent that ends inside a block ends with the volume, of now or of the record's time. */
-static int parse(const void *payload, size_t len, struct sm_data *d, struct sm_err *e)
-{
-	int err = sm_data_parse(payload, len, INT64_MAX, true, d, e);
-
-	if (err == -EPROTO && len >= sizeof(struct sm_wire_data)) {
-		const struct sm_wire_data *h = payload;
-		struct sm_extent last = sm_extent_at((const void *)(h + 1), le32toh(h->nr_extents) - 1);
-
-		err = sm_data_parse(payload, len, last.offset + last.length, true, d, e);
-	}
-	return err;
-}
-
 static int send_payload(struct sender *o, const void *payload, size_t len, struct sm_err *e)
 {
 	uint8_t leaf[SM_DIGEST];
 	struct sm_data d;
-	int err = parse(payload, len, &d, e);
+	int err = sm_data_parse(payload, len, sm_data_end(payload, len), true, &d, e);
 
 	if (err)
 		return err;
@@ -68,7 +54,7 @@ static int send_part(struct sender *o, const struct sm_image_piece *p, struct sm
 {
 	uint8_t leaf[SM_DIGEST];
 	struct sm_data d;
-	int err = parse(p->payload, p->payload_len, &d, e);
+	int err = sm_data_parse(p->payload, p->payload_len, sm_data_end(p->payload, p->payload_len), true, &d, e);
 
 	if (err)
 		return err;

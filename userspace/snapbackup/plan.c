@@ -128,13 +128,7 @@ static int have_data(const void *head, size_t len, void *arg, struct sm_err *e)
 	if (!leaf)
 		return sm_fail(e, -errno, "no room for what the server has: %s", strerror(errno));
 	/* It was checked against the volume's size when it came in; here only its parts are wanted. */
-	err = sm_data_parse(head, len, UINT64_MAX, true, &d, NULL);
-	if (err) {
-		const struct sm_wire_data *h = head;
-		struct sm_extent last = sm_extent_at((const void *)(h + 1), le32toh(h->nr_extents) - 1);
-
-		err = sm_data_parse(head, len, last.offset + last.length, true, &d, e);
-	}
+	err = sm_data_parse(head, len, sm_data_end(head, len), true, &d, e);
 	for (uint32_t i = 0; !err && i < d.nr; i++) {
 		struct sm_extent x = sm_extent_at(d.extents, i);
 

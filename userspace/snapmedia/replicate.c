@@ -118,16 +118,12 @@ static int have_data(const void *head, size_t len, void *arg, struct sm_err *e)
 	struct copy *c = arg;
 	struct have *h = sm_spill_add(&c->have);
 	struct sm_data d;
-	int err = sm_data_parse(head, len, SM_SIZE_MAX, true, &d, NULL);
+	int err = sm_data_parse(head, len, sm_data_end(head, len), true, &d, e);
 
-	if (err == -EPROTO) {	/* it ends with the volume, inside a block: checked by the session, and only looked up here */
-		const struct sm_wire_data *w = head;
-
-		d.extents = (const void *)(w + 1);
-		d.digest = w->digest;
-	}
 	if (!h)
 		return sm_fail(e, -ENOMEM, "no memory");
+	if (err)
+		return err;
 	h->first = le64toh(d.extents[0].offset);
 	memcpy(h->digest, d.digest, SM_DIGEST);
 	return 0;
