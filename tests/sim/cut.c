@@ -133,14 +133,15 @@ void run_hook(struct simdev *d, const char *what)
 		maybe_cut(*what == 'f' ? 2 : 6);
 	if (S.death_rate && !rnd(S.death_rate * 2))
 		d->dead = true;
+	if (!d->dead && S.in_background && !S.no_foreground && rnd(2))
+		foreground();
+	/* Last: it is the step's own call that fails, not what a reader asks for in between. */
 	if (!d->dead && S.in_background && S.fault_rate && !rnd(S.fault_rate)) {
 		d->fault = S.faulted = true;
 		C.faults++;
 		if ((S.in_write || checkpoint_begun()) && !S.failed)
 			S.failed = FAIL_TRIED;	/* nothing is released from now on */
 	}
-	if (!d->dead && S.in_background && !S.no_foreground && rnd(2))
-		foreground();
 }
 
 bool open_and_attach(void)
