@@ -108,6 +108,7 @@ struct sd_disk_bitmap {
 /* Where a kind (enum sd_kind) shares a word with a chunk (struct sd_op_copy) or, in memory, an address */
 #define SD_WHERE_KIND_SHIFT	56
 #define SD_WHERE_ADDR_MASK	((1ull << SD_WHERE_KIND_SHIFT) - 1)
+#define SD_MAX_CHUNKS		(1ull << 52)	/* of a primary: twice what 2^63 bytes in chunks of 4 KiB are */
 
 /* ---- runs -------------------------------------------------------------------------------------- */
 

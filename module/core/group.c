@@ -338,7 +338,8 @@ int sd_group_seal(struct sd_store *s, struct sd_group *g)
 /* What replay reads has a right checksum, but was it us who wrote it? */
 static bool copy_ok(const struct sd_store *s, const struct sd_rec *rec, struct sd_mem *mem)
 {
-	return rec->kind >= SD_KIND_DATA && rec->kind <= SD_KIND_MARK && rec->gen && rec->gen <= s->sum.highest && sd_mem_room(mem);
+	return rec->kind >= SD_KIND_DATA && rec->kind <= SD_KIND_MARK && rec->chunk < SD_MAX_CHUNKS && rec->gen && rec->gen <= s->sum.highest &&
+	       sd_mem_room(mem);
 }
 
 static int check_put(struct sd_store *s, const struct sd_op_gen *op)

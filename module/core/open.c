@@ -2,7 +2,7 @@
 /* Opening, attaching, detaching, failing. */
 #include "internal.h"
 
-/* A table for every 4 blocks of a small device, 256 k records on a large one: 10 MiB each. */
+/* A table for every 4 blocks of a small device, 256 k records on a large one: 14 MiB each. */
 static u32 default_records(u64 nr_blocks)
 {
 	return min_t(u64, max_t(u64, nr_blocks / 4, 4096), 262144);

@@ -99,7 +99,7 @@ static void memory_table(void **state)
 	free(mixed);
 }
 
-/* The table never runs out of arena before it is full, however high its nodes get. */
+/* The table never runs out of arena before it is full. */
 static void memory_table_room(void **state)
 {
 	u32 sizes[] = { 1, 7, 64, 1000, 50000 }, i, k, n;
@@ -115,6 +115,98 @@ static void memory_table_room(void **state)
 		}
 		sd_mem_put(m);
 	}
+}
+
+/* Key @i of a table in which nodes have about @fan children: digits of 6 bits, those of the generation first, then those of the chunk. */
+static struct sd_rec branching(u32 i, u32 fan, u32 skip)
+{
+	struct sd_rec r = { .gen = 0, .kind = SD_KIND_ZERO };
+	u32 pos;
+
+	for (pos = skip; i; pos++, i /= fan) {
+		u64 digit = fan == 64 ? i % fan : i % fan * 63 / (fan - 1);
+
+		if (pos < 5)
+			r.gen |= digit << 6 * pos;
+		else
+			r.chunk |= digit << 6 * (pos - 5);
+	}
+	return r;
+}
+
+/*
+ * What a record takes depends on how many children nodes have. The arena is as large as the worst of it (the sanitizer sees what is behind), and whatever
+ * the shape, all records are found, in order.
+ */
+static void memory_table_shapes(void **state)
+{
+	static const u32 fans[] = { 2, 3, 4, 5, 6, 16, 17, 18, 64 };
+	u64 seed = 7;
+	u32 f, skip, i;
+
+	for (f = 0; f < ARRAY_SIZE(fans); f++) {
+		for (skip = 0; skip < 6; skip += 1 + skip) {
+			u32 nr = fans[f] == 2 ? min(5000u, 1u << (13 - skip)) : 5000, n = 0, got;
+			struct sd_rec *r = malloc(nr * sizeof(*r)), *all = malloc(nr * sizeof(*all)), last = { .chunk = 0 };
+			struct sd_mem *m = sd_mem_alloc(nr);
+
+			for (i = 0; i < nr; i++)
+				r[i] = branching(i, fans[f], skip);
+			for (i = nr; i > 1; i--) {
+				u32 k = dice(&seed, i);
+				struct sd_rec t = r[i - 1];
+
+				r[i - 1] = r[k];
+				r[k] = t;
+			}
+			for (i = 0; i < nr; i++)
+				sd_mem_insert(m, &r[i]);
+			assert_int_equal(sd_mem_count(m), nr);
+			assert_int_equal(sd_mem_room(m), 0);
+			qsort(r, nr, sizeof(*r), by_key);
+			while ((got = sd_mem_fetch(m, last.chunk, last.gen, all + n, min(nr - n, 1 + dice(&seed, 200))))) {
+				n += got;
+				last = all[n - 1];
+				last.gen++;
+				if (n == nr)
+					break;
+			}
+			assert_int_equal(n, nr);
+			for (i = 0; i < nr; i++)
+				assert_rec(&all[i], &r[i]);
+			sd_mem_put(m);
+			free(r);
+			free(all);
+		}
+	}
+}
+
+/* The ends of what a key can be, and what is asked for beside them. */
+static void memory_table_ends(void **state)
+{
+	static const u64 chunks[] = { 0, 1, 63, 64, 1ull << 51, SD_MAX_CHUNKS - 2, SD_MAX_CHUNKS - 1 };
+	static const u32 gens[] = { 0, 1, 63, 64, 1u << 31, U32_MAX - 1, U32_MAX };
+	u32 nr = ARRAY_SIZE(chunks) * ARRAY_SIZE(gens), i, k;
+	struct sd_mem *m = sd_mem_alloc(nr);
+	struct sd_rec got[64];
+
+	for (i = nr; i; i--) {
+		k = i * 29 % nr;
+		sd_mem_insert(m, &(struct sd_rec){ .chunk = chunks[k / ARRAY_SIZE(gens)], .gen = gens[k % ARRAY_SIZE(gens)], .crc = k, .kind = 2 });
+	}
+	assert_int_equal(sd_mem_count(m), nr);
+	for (i = 0; i < nr; i++) {
+		assert_int_equal(sd_mem_fetch(m, chunks[i / ARRAY_SIZE(gens)], gens[i % ARRAY_SIZE(gens)], got, 64), nr - i);
+		for (k = i; k < nr; k++)
+			assert_int_equal(got[k - i].crc, k);
+	}
+	assert_int_equal(sd_mem_fetch(m, 65, 0, got, 1), 1);
+	assert_int_equal(got[0].crc, 4 * ARRAY_SIZE(gens));
+	assert_int_equal(sd_mem_fetch(m, 64, 65, got, 1), 1);
+	assert_int_equal(got[0].crc, 3 * ARRAY_SIZE(gens) + 4);
+	assert_int_equal(sd_mem_fetch(m, SD_MAX_CHUNKS, 0, got, 1), 0);
+	assert_int_equal(sd_mem_fetch(m, 0, 0, got, 0), 0);
+	sd_mem_put(m);
 }
 
 /* ---- runs -------------------------------------------------------------------------------------------------- */
@@ -532,6 +624,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_table),
 		cmocka_unit_test(memory_table_room),
+		cmocka_unit_test(memory_table_shapes),
+		cmocka_unit_test(memory_table_ends),
 		cmocka_unit_test(leaves_are_what_was_packed),
 		cmocka_unit_test(leaves_of_the_highest),
 		cmocka_unit_test(columns_that_begin_late),
