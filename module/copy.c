@@ -65,11 +65,48 @@ static void run_done(struct snap_run *run)
 	spin_unlock_irqrestore(&cow->lock, flags);
 }
 
+/** snap_run_seg() - the bvec of part @seg of @chunk */
+struct bio_vec *snap_run_seg(struct snap_run *run, u64 chunk, u32 seg)
+{
+	return &run->bio.bi_io_vec[(chunk - run->first) * run->cow->segs + seg];
+}
+
+static bool checksum(struct snap_run *run, u64 chunk, u32 *crc)
+{
+	struct snap_cow *cow = run->cow;
+	bool zero = true;
+	u32 i, sum = ~0u;
+
+	for (i = 0; i < cow->segs; i++) {
+		void *p = kmap_local_page(snap_run_seg(run, chunk, i)->bv_page);
+
+		if (zero && memchr_inv(p, 0, cow->seg))
+			zero = false;
+		sum = crc32c(sum, p, cow->seg);
+		kunmap_local(p);
+	}
+	*crc = sum;
+	return zero;
+}
+
+/*
+ * A device that is memory completes a read inside of its submission: in the worker, with the chunk in the processor's nearest cache. Larger runs, and what completes in an
+ * interrupt, are summed up when they become items.
+ */
+static bool sum_at_once(const struct snap_run *run)
+{
+	return run->nr == 1 && !run->status && current == run->cow->worker && in_task();
+}
+
 static void run_endio(struct bio *bio)
 {
 	struct snap_run *run = bio->bi_private;
 
 	run->status = bio->bi_status;
+	if (sum_at_once(run)) {
+		run->zero = checksum(run, run->first, &run->crc);
+		run->summed = true;
+	}
 	run_done(run);
 }
 
@@ -149,6 +186,7 @@ static void prepare_read(struct snap_run *run)
 	struct snap_cow *cow = run->cow;
 	struct bio *bio = &run->bio;
 
+	bio->bi_bdev = cow->vol->primary_bdev;
 	bio->bi_iter.bi_sector = run->first << cow->vol->chunk_shift;
 	bio->bi_iter.bi_size = limit_to_primary(cow, bio, run->first, run->nr);
 	bio->bi_end_io = run_endio;
@@ -159,7 +197,8 @@ static void prepare_read(struct snap_run *run)
 /* With the pages for so many bvecs. NULL: no memory. */
 static struct snap_run *run_alloc(struct snap_cow *cow, unsigned int segs)
 {
-	struct bio *bio = bio_alloc_bioset(segs ? cow->vol->primary_bdev : NULL, segs, REQ_OP_READ | REQ_SYNC, SNAP_NOWAIT, &cow->reads);
+	/* Without a device: whose cgroup is charged is said once, by prepare_read(). */
+	struct bio *bio = bio_alloc_bioset(NULL, segs, REQ_OP_READ | REQ_SYNC, SNAP_NOWAIT, &cow->reads);
 	struct snap_run *run;
 
 	if (!bio)
@@ -254,28 +293,13 @@ complete:
 	return true;
 }
 
-/** snap_run_seg() - the bvec of part @seg of @chunk */
-struct bio_vec *snap_run_seg(struct snap_run *run, u64 chunk, u32 seg)
+/* Is it all zeros? If not, *@crc. */
+static bool content(struct snap_run *run, u64 chunk, u32 *crc)
 {
-	return &run->bio.bi_io_vec[(chunk - run->first) * run->cow->segs + seg];
-}
-
-static bool checksum(struct snap_run *run, u64 chunk, u32 *crc)
-{
-	struct snap_cow *cow = run->cow;
-	bool zero = true;
-	u32 i, sum = ~0u;
-
-	for (i = 0; i < cow->segs; i++) {
-		void *p = kmap_local_page(snap_run_seg(run, chunk, i)->bv_page);
-
-		if (zero && memchr_inv(p, 0, cow->seg))
-			zero = false;
-		sum = crc32c(sum, p, cow->seg);
-		kunmap_local(p);
-	}
-	*crc = sum;
-	return zero;
+	if (!run->summed)
+		return checksum(run, chunk, crc);
+	*crc = run->crc;
+	return run->zero;
 }
 
 /** snap_run_item() - [worker] what is to be recorded of chunk @i of the run */
@@ -288,10 +312,8 @@ void snap_run_item(struct snap_run *run, u32 i, struct snap_item *item)
 		item->kind = SNAP_MARK;
 	else if (test_bit(i, run->bad))
 		item->kind = SNAP_BAD;
-	else if (checksum(run, item->chunk, &item->crc))
-		item->kind = SNAP_ZERO;
 	else
-		item->kind = SNAP_DATA;
+		item->kind = content(run, item->chunk, &item->crc) ? SNAP_ZERO : SNAP_DATA;
 	if (item->kind != SNAP_DATA)
 		item->crc = 0;
 }

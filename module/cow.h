@@ -182,6 +182,7 @@ void snap_store_drop(struct snap_store *s, struct snap_sealed *sealed);
  * @prio: the owner's ioprio
  * @committed: chunks whose records are in the table
  * @retry: next chunk to be read alone, after the whole could not be read
+ * @summed: of a single chunk: @crc and @zero are known since it was read
  * @bad: chunks that could not be read
  * @bio: its pages, one bvec a page (or part of one); without any for marks. The last member: the run is allocated with it
  */
@@ -199,6 +200,8 @@ struct snap_run {
 	u16 prio;
 	bool retrying;
 	bool mark;
+	bool summed, zero;
+	u32 crc;
 	blk_status_t status;
 	DECLARE_BITMAP(bad, 256);
 	struct bio bio;
