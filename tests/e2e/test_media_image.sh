@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Full and increments of plain images over every carrier, interrupted and taken up, restored and compared.
 . "$(dirname "$0")/media-lib.sh"
-begin 20
+begin 22
 
 # Scattered random 4 KiB changes: COUNT of them, in a copy of FROM. Distinct blocks.
 change() {	# FROM TO COUNT BLOCKS SEED
@@ -220,6 +220,49 @@ diff_against_live() {
 	! snaprestore --from "$W/repo" --volume disk --gen 3 --to "$W/absent" --diff-against-live -q && [ ! -e "$W/absent" ]
 }
 
+receipt() {	# of each source; of parts; nothing on stdout that is not asked for
+	local src
+	for src in "$W/repo" "127.0.0.1:$PORT"; do
+		rm -f "$W/r"
+		snaprestore --from "$src" --volume disk --gen 3 --to "$W/r" -q --json >"$W/receipt" && cmp "$W/g3" "$W/r" || return 1
+		cat "$W/receipt"
+		[ "$(field generation <"$W/receipt")" = 3 ] && [ "$(field restored_bytes <"$W/receipt")" = 50123457 ] || return 1
+		snaprestore --from "$src" --volume disk --gen 3 --manifest "$(field manifest <"$W/receipt")" --to "$W/r" --force -q --json \
+			>"$W/receipt" && [ "$(field verified <"$W/receipt")" = manifests ] || return 1
+		snaprestore --from "$src" --volume disk --gen 3 --to "$W/r" --force -q --json --range 0:8192 >"$W/receipt" &&
+			[ "$(field restored_bytes <"$W/receipt")" = 8192 ] || return 1
+	done
+	snaprestore --from "127.0.0.1:$PORT" --volume disk --gen 3 --to "$W/r" --force -q --json --unproven >"$W/receipt" &&
+		[ "$(field verified <"$W/receipt")" = frames ] || return 1
+	refused 1 "stdout gets the image" snaprestore --from "$W/repo" --volume disk --gen 3 --to - --json
+}
+
+# Ended in the middle: no file, under no name. A link in the place of the unfinished file is not followed.
+restore_killed() {
+	local pid
+	cat >"$W/stuck" <<-'EOT'
+		#!/bin/bash
+		# stands for ssh: a server that falls silent after 100 reads
+		shift 2
+		"$@" | { dd bs=65536 count=100 status=none; exec sleep 60; }
+	EOT
+	chmod +x "$W/stuck"
+	rm -f "$W/r"
+	SNAPDIFF_SSH=$W/stuck snaprestore --from "ssh://x$W/repo" --volume disk --gen 3 --to "$W/r" -q &
+	pid=$!
+	for _ in $(seq 200); do
+		[ -s "$W/r.part" ] && break
+		sleep 0.05
+	done
+	[ -s "$W/r.part" ] || return 1
+	kill $pid
+	wait $pid
+	[ $? = 143 ] && [ ! -e "$W/r.part" ] && [ ! -e "$W/r" ] || return 1
+	echo precious >"$W/other"
+	ln -s other "$W/r.part"
+	! snaprestore --from "$W/repo" --volume disk --gen 3 --to "$W/r" -q && [ "$(cat "$W/other")" = precious ] && rm "$W/r.part"
+}
+
 # kill -9 the server's session in mid-transfer, again and again; each run takes up where the last one was.
 killed_and_resumed() {
 	local total resumed size rc
@@ -300,6 +343,8 @@ ok "wrong parent and a number that is taken are refused" wrong_parent
 ok "the same generation again is no error" again_is_no_error
 ok "nothing but loopback" not_loopback
 ok "restore: existing file, unknown generation, mistyped device" refused_targets
+ok "the receipt of a restore" receipt
+ok "a restore that is ended leaves nothing, and follows no link" restore_killed
 ok "dry run is exact" dry_run
 ok "changes that are told" told_changes
 ok "streams: chain, wrong order, cut off" streams

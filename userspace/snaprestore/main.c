@@ -36,7 +36,7 @@ static int restore(struct restore_options *o, struct sm_err *e)
 	if (!err && o->target.diff && !o->quiet)
 		fprintf(stderr, "snaprestore: %llu bytes differed and were written\n", (unsigned long long)o->target.differed);
 	if (!err)
-		return 0;
+		return o->json ? restore_receipt(o, e) : 0;
 	target_abort(&o->target);
 	return err;
 }
@@ -108,7 +108,7 @@ static int run(int argc, char **argv)
 		{ "force", 0, SNAP_OPT_FLAG, NULL, &o.target.force, "replace an existing file" },
 		{ "quiet", 'q', SNAP_OPT_FLAG, NULL, &o.quiet, "no progress" },
 		{ "progress-json", 0, SNAP_OPT_FLAG, NULL, &o.progress_json, "progress as lines of JSON on stderr" },
-		{ "json", 'J', SNAP_OPT_FLAG, NULL, &o.json, "list as JSON" },
+		{ "json", 'J', SNAP_OPT_FLAG, NULL, &o.json, "list, or receipt at the end, as JSON" },
 		{ "stats", 0, SNAP_OPT_FLAG, NULL, &o.stats, "what came from the server, as a line of JSON on stderr" },
 		{ 0 }
 	};
@@ -121,11 +121,14 @@ static int run(int argc, char **argv)
 		return snap_usage_error("--from and --to (or --list) are needed");
 	if (ranges && parse_ranges(ranges, &o))
 		return snap_usage_error("--range: OFFSET:LENGTH[,...], multiples of 4096, ascending");
+	if (o.json && !list && !strcmp(o.target.path, "-"))
+		return snap_usage_error("--json: stdout gets the image");
 	if (manifest && sm_unhex(manifest, hash, SM_DIGEST))
 		return snap_usage_error("--manifest: 64 hexadecimal digits, as snapbackup's receipt has them");
 	if (manifest)
 		o.manifest = hash;
 	signal(SIGPIPE, SIG_IGN);
+	target_signals();
 	err = sm_dest_parse(o.from_text, &o.from, &e);
 	if (!err)
 		err = make_chain(&o, argc, argv, &e);

@@ -121,6 +121,13 @@ static int prove_here(struct restore_options *o, struct sm_repo *r, const struct
 	return err;
 }
 
+static void note_restored(struct restore_options *o, const struct sm_gen_info *info, const uint8_t hash[SM_DIGEST], bool proven)
+{
+	o->info = *info;
+	memcpy(o->hash, hash, SM_DIGEST);
+	o->proven = proven;
+}
+
 int restore_repo(struct restore_options *o, struct sm_err *e)
 {
 	struct sm_proof *proof = NULL;
@@ -142,6 +149,7 @@ int restore_repo(struct restore_options *o, struct sm_err *e)
 			err = sm_image_unseal(img, &g, o->key, e);
 			if (!err)
 				err = prove_here(o, &r, &g, img, &proof, e);
+			note_restored(o, &g.manifest.info, g.hash, proof);
 			if (!err)
 				err = check_ranges(o, g.manifest.info.size, e);
 			if (!err)
@@ -308,6 +316,7 @@ static int receive(struct restore_options *o, struct sm_client *c, struct sm_err
 		err = agree(o, c, &l, &proof, e);
 	if (err)
 		return err;
+	note_restored(o, &l.manifest.info, l.hash, proof);
 	err = open_spooled(o, l.manifest.info.size, &spool, e);
 	if (err) {
 		sm_proof_free(proof);
@@ -396,6 +405,7 @@ static int apply_stream(struct restore_options *o, struct chain *c, struct sm_in
 	memcpy(c->hash, in->hash, SM_DIGEST);
 	c->size = g->size;
 	c->begun = true;
+	note_restored(o, g, in->hash, false);
 	return 0;
 }
 

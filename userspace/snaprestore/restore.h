@@ -39,6 +39,8 @@ int target_resize(struct target *t, uint64_t size, struct sm_err *e);
 int target_finish(struct target *t, struct sm_err *e);
 /* target_abort() - a file disappears; a device has lost its old content already */
 void target_abort(struct target *t);
+/* target_signals() - SIGINT, SIGTERM, SIGHUP end the program, and the unfinished file with it */
+void target_signals(void);
 
 /* ---- from where ---- */
 
@@ -57,11 +59,18 @@ struct restore_options {
 	struct sm_opener opener;
 	bool quiet, progress_json, json, stats;
 	struct target target;
+	/* what it was, for the receipt */
+	struct sm_gen_info info;
+	uint8_t hash[SM_DIGEST];
+	bool proven;			/* the whole was compared with the manifests */
 };
 
 int restore_repo(struct restore_options *o, struct sm_err *e);		/* a directory */
 int restore_server(struct restore_options *o, struct sm_err *e);
 int restore_streams(struct restore_options *o, struct sm_err *e);
+
+/* restore_receipt() - one line of JSON on stdout */
+int restore_receipt(const struct restore_options *o, struct sm_err *e);
 
 /* list_generations() - of a server, a directory or stream files */
 int list_generations(const struct restore_options *o, struct sm_err *e);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,30 @@ static int open_device(struct target *t, struct sm_err *e)
 	return 0;
 }
 
+/* The file that a signal removes: ours alone, and not under its name yet. */
+static const char *volatile unfinished;
+
+static void on_signal(int sig)
+{
+	if (unfinished)
+		unlink(unfinished);
+	signal(sig, SIG_DFL);
+	raise(sig);	/* when we return */
+}
+
+void target_signals(void)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+	struct sigaction sa = { .sa_handler = on_signal };
+
+	for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); i++) {
+		struct sigaction old;
+
+		if (!sigaction(signals[i], NULL, &old) && old.sa_handler != SIG_IGN)	/* nohup */
+			sigaction(signals[i], &sa, NULL);
+	}
+}
+
 /* Two at once would make a mixture of both. What has got its name since we opened it is not ours, either. */
 static int claim_part(struct target *t, struct sm_err *e)
 {
@@ -44,6 +69,7 @@ static int claim_part(struct target *t, struct sm_err *e)
 		t->part[0] = '\0';
 		return sm_fail(e, -EBUSY, "%s: is being written by somebody else", t->path);
 	}
+	unfinished = t->part;
 	return 0;
 }
 
@@ -54,7 +80,7 @@ static int open_file(struct target *t, struct sm_err *e)
 	t->kind = TARGET_FILE;
 	if (snprintf(t->part, sizeof(t->part), "%s.part", t->path) >= PATH_MAX)
 		return sm_fail(e, -ENAMETOOLONG, "%s: name too long", t->path);
-	t->fd = open(t->part, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+	t->fd = open(t->part, O_CREAT | O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0600);	/* the name can be guessed */
 	if (t->fd >= 0 && (err = claim_part(t, e)))
 		return err;
 	if (t->fd < 0 || ftruncate(t->fd, 0) || ftruncate(t->fd, t->size))
@@ -234,10 +260,12 @@ int target_finish(struct target *t, struct sm_err *e)
 		int r = t->force ? rename(t->part, t->path) :
 			renameat2(AT_FDCWD, t->part, AT_FDCWD, t->path, RENAME_NOREPLACE);
 
-		if (r)
+		if (r) {
 			err = failed(t, -errno, e);
-		else
+		} else {
+			unfinished = NULL;
 			t->part[0] = '\0';
+		}
 	}
 	if (close(t->fd) && !err)
 		err = failed(t, -errno, e);
@@ -253,5 +281,6 @@ void target_abort(struct target *t)
 		close(t->fd);
 	if (t->fd >= 0 && t->part[0])
 		unlink(t->part);
+	unfinished = NULL;
 	t->fd = -1;
 }
