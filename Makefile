@@ -65,7 +65,7 @@ media_src := $(wildcard userspace/media/*.c)
 # what tests can call of snapmeta: everything but its main()
 meta_src := $(filter-out %/main.c,$(wildcard userspace/snapmeta/*.c))
 # and of snapagentd: what decides, and the files of jobs and schedule
-agent_src := $(addprefix userspace/snapagentd/,config.c schedule.c job.c paths.c runner.c state.c)
+agent_src := $(addprefix userspace/snapagentd/,config.c schedule.c job.c paths.c runner.c child.c place.c state.c)
 # and of snapbackup: what is to be sent
 backup_src := $(addprefix userspace/snapbackup/,plan.c source_image.c)
 unit_src := $(wildcard tests/unit/test_*.c)

@@ -38,6 +38,10 @@ static const char good[] =
 	"address = ssh://backup@far.example/srv/media\n"
 	"compress = 9\n"
 	"rate = 10M\n"
+	"[restore]\n"
+	"target = /dev/vdd\n"
+	"directory = /srv/restore\n"
+	"target = /srv/one image\n"
 	"[volume other]\n"
 	"bookmark = no";
 
@@ -69,6 +73,11 @@ static void takes_all(void **state)
 	assert_int_equal(c.dest[0].level, -1);
 	assert_int_equal(c.dest[1].level, 9);
 	assert_int_equal(c.dest[1].rate, 10 << 20);
+	assert_int_equal(c.nr_targets, 3);
+	assert_string_equal(c.target[1].path, "/srv/restore");
+	assert_true(c.target[1].directory);
+	assert_string_equal(c.target[2].path, "/srv/one image");
+	assert_false(c.target[2].directory);
 	assert_false(c.volume[1].bookmark);
 	assert_false(c.volume[1].has_keep);
 	assert_int_equal(c.volume[1].freeze, SNAP_FREEZE_AUTO);
@@ -76,6 +85,7 @@ static void takes_all(void **state)
 	assert_int_equal(config_parse("", 0, "f", &c, &e), 0);
 	assert_int_equal(c.max_jobs, 4);
 	assert_false(c.any_destination);
+	assert_int_equal(c.nr_targets, 0);
 	config_free(&c);
 }
 
@@ -120,6 +130,17 @@ static void refuses(void **state)
 		{ "[destination d]\naddress = h\nkey = backup.key\n", "f:3: \"backup.key\": the absolute path of a key file" },
 		{ "[destination d]\naddress = h\ncompress = 20\n", "f:3: \"20\": a number from 0 to 19" },
 		{ "[destination d]\naddress = h\nrate = fast\n", "f:3: \"fast\": a number of bytes" },
+		{ "[restore x]\n", "f:1: a section is" },
+		{ "[restore]\ncut = 1h\n", "f:2: \"cut\": no such key" },
+		{ "[restore]\ntarget = vdd\n", "f:2: \"vdd\": an absolute path" },
+		{ "[restore]\ntarget = /\n", "f:2: \"/\": an absolute path" },
+		{ "[restore]\ntarget = /srv/\n", "f:2: \"/srv/\": an absolute path" },
+		{ "[restore]\ntarget = /srv//a\n", "f:2: \"/srv//a\": an absolute path" },
+		{ "[restore]\ntarget = /srv/../dev/vda\n", "f:2: \"/srv/../dev/vda\": an absolute path" },
+		{ "[restore]\ndirectory = /srv/.\n", "f:2: \"/srv/.\": an absolute path" },
+		{ "[restore]\ndirectory = /dev\n", "f:2: \"/dev\": a device is allowed by target" },
+		{ "[restore]\ndirectory = /dev/mapper\n", "f:2: \"/dev/mapper\": a device is allowed by target" },
+		{ "[restore]\ntarget = /a\ndirectory = /a\n", "f:3: \"/a\" is there already" },
 		{ "[volume v]\ncut = 10\n", "f:2: \"10\": a period" },
 		{ "[volume v]\ncut = h\n", "f:2: \"h\": a period" },
 		{ "[volume v]\ncut = 0h\n", "f:2: \"0h\": a period" },
@@ -166,6 +187,33 @@ static void addresses(void **state)
 	assert_int_equal(config_check_address("ssh://-oProxyCommand=x", true, &e), -EINVAL);
 }
 
+/* Exactly what is listed; in a directory a plain name. */
+static void targets(void **state)
+{
+	static const struct { const char *path; bool yes; } cases[] = {
+		{ "/dev/vdd", true }, { "/srv/one image", true }, { "/srv/restore/disk.img", true }, { "/srv/restore/A_1-2.x", true },
+		{ "/dev/vdd1", false }, { "/dev/vd", false }, { "/dev/./vdd", false }, { "//dev/vdd", false }, { "/dev/vdd/", false },
+		{ "dev/vdd", false }, { "", false }, { "-", false }, { "/dev/vda", false }, { "/srv/restore", false }, { "/srv/restore/", false },
+		{ "/srv/restore//x", false }, { "/srv/restore/.", false }, { "/srv/restore/..", false }, { "/srv/restore/../x", false },
+		{ "/srv/restore/a/b", false }, { "/srv/restore/.hidden", false }, { "/srv/restore/-x", false }, { "/srv/restorex", false },
+		{ "/srv/restore/a b", false }, { "/srv/restore/a\nb", false }, { "/srv/restore/disk.img.part", false },
+		{ "/srv/one image/x", false },
+	};
+	static const char text[] = "[restore]\ntarget = /dev/vdd\ndirectory = /srv/restore\ntarget = /srv/one image\n";
+	struct config c;
+	struct sm_err e;
+
+	(void)state;
+	assert_int_equal(config_parse(text, strlen(text), "f", &c, &e), 0);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		if (!config_may_restore(&c, cases[i].path) == cases[i].yes)
+			fail_msg("\"%s\"", cases[i].path);
+	config_free(&c);
+	assert_int_equal(config_parse("", 0, "f", &c, &e), 0);
+	assert_null(config_may_restore(&c, "/dev/vdd"));
+	config_free(&c);
+}
+
 /* A host called "media" is not the /media of the machine where the backup is started. */
 static void exact_addresses(void **state)
 {
@@ -198,6 +246,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(takes_all), cmocka_unit_test(cut_short), cmocka_unit_test(refuses), cmocka_unit_test(addresses),
+		cmocka_unit_test(targets),
 		cmocka_unit_test(exact_addresses),
 	};
 

@@ -19,7 +19,7 @@ int sm_agent_connect(struct sm_client *c, const char *host, struct sm_err *e)
 	int err = sm_agent_dest(host, &d, e);
 
 	signal(SIGPIPE, SIG_IGN);
-	return err ? err : sm_client_connect(c, &d, SM_ROLE_BACKUP | SM_ROLE_OPERATOR | SM_ROLE_AUDITOR, e);
+	return err ? err : sm_client_connect(c, &d, SM_ROLE_BACKUP | SM_ROLE_RESTORE | SM_ROLE_OPERATOR | SM_ROLE_AUDITOR, e);
 }
 
 static int drop(json_t *row, void *arg)

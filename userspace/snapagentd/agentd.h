@@ -3,8 +3,9 @@
  * snapagentd: the storage host's side for management clients, and its schedule.
  *
  *	main.c		the daemon			session.c	who is it, which order
- *	volumes.c	orders about generations	job_orders.c	orders about backups
+ *	volumes.c	orders about generations	job_orders.c	orders about backups, restores
  *	job.c		a job's files			runner.c	the process that runs a job
+ *	place.c		what is restored onto		child.c		the program that does a job
  *	config.c	agent.conf			schedule.c	what is due (no I/O), plan.h
  *	state.c		what was shipped, when		run.c		one pass over the schedule
  *

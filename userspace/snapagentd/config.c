@@ -17,7 +17,7 @@
 #define LINE_MAX_BYTES	1024u
 #define SECOND		1000000000ull
 
-enum section { S_NONE, S_AGENT, S_DEST, S_VOLUME };
+enum section { S_NONE, S_AGENT, S_DEST, S_VOLUME, S_RESTORE };
 
 struct parser {
 	struct config *c;
@@ -115,6 +115,42 @@ void config_exact_address(const char *address, char exact[DEST_ADDRESS + 16])
 		snprintf(exact, DEST_ADDRESS + 16, "[%s]:%s", host, port);
 }
 
+/* One way to write it: what a manager says is compared byte by byte. */
+static bool plain_path(const char *v)
+{
+	if (*v != '/' || strlen(v) >= DEST_ADDRESS || !v[1])
+		return false;
+	for (const char *part = v; *part; ) {
+		size_t len = strcspn(++part, "/");
+
+		if (!len || (len == 1 && *part == '.') || (len == 2 && !strncmp(part, "..", 2)))
+			return false;
+		part += len;
+	}
+	return true;
+}
+
+/* A name that nothing has to be asked about; NAME.part is what a file is called while it is written. */
+static bool plain_name(const char *v)
+{
+	size_t len = strlen(v);
+
+	return len && len <= 200 && strspn(v, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") == len && *v != '-' && *v != '.' &&
+	       (len < 5 || strcmp(v + len - 5, ".part"));
+}
+
+const struct config_target *config_may_restore(const struct config *c, const char *path)
+{
+	for (uint32_t i = 0; i < c->nr_targets; i++) {
+		const struct config_target *t = &c->target[i];
+		size_t len = strlen(t->path);
+
+		if (!t->directory ? !strcmp(path, t->path) : !strncmp(path, t->path, len) && path[len] == '/' && plain_name(path + len + 1))
+			return t;
+	}
+	return NULL;
+}
+
 /* ---- keys ---- */
 
 static int a_jobs(struct parser *p, char *v)
@@ -160,6 +196,35 @@ static int d_key(struct parser *p, char *v)
 		return wrong(p, "\"%s\": the absolute path of a key file (snapbackup keygen)", v);
 	snprintf(p->dest->key, sizeof(p->dest->key), "%s", v);
 	return 0;
+}
+
+static int add_target(struct parser *p, const char *v, bool directory)
+{
+	struct config *c = p->c;
+
+	if (!plain_path(v))
+		return wrong(p, "\"%s\": an absolute path without \".\", \"..\" and \"//\", at most %d bytes", v, DEST_ADDRESS - 1);
+	for (uint32_t i = 0; i < c->nr_targets; i++)
+		if (!strcmp(c->target[i].path, v))
+			return wrong(p, "\"%s\" is there already", v);
+	if (c->nr_targets == MAX_TARGETS)
+		return wrong(p, "more than %d targets", MAX_TARGETS);
+	snprintf(c->target[c->nr_targets].path, DEST_ADDRESS, "%s", v);
+	c->target[c->nr_targets++].directory = directory;
+	return 0;
+}
+
+static int r_target(struct parser *p, char *v)
+{
+	return add_target(p, v, false);
+}
+
+/* Devices are named one by one. */
+static int r_directory(struct parser *p, char *v)
+{
+	if (!strcmp(v, "/dev") || !strncmp(v, "/dev/", 5))
+		return wrong(p, "\"%s\": a device is allowed by target = DEVICE", v);
+	return add_target(p, v, true);
 }
 
 static int v_cut(struct parser *p, char *v)
@@ -273,6 +338,8 @@ static const struct {
 	{ S_VOLUME, "keep-yearly", v_keep_yearly, false },
 	{ S_VOLUME, "bookmark", v_bookmark, false },
 	{ S_VOLUME, "room", v_room, false },
+	{ S_RESTORE, "target", r_target, true },
+	{ S_RESTORE, "directory", r_directory, true },
 };
 #define NR_KEYS	(sizeof(keys) / sizeof(*keys))
 
@@ -339,7 +406,7 @@ static int begin_volume(struct parser *p, const char *name)
 	return 0;
 }
 
-/* [agent], [destination NAME], [volume NAME] */
+/* [agent], [restore], [destination NAME], [volume NAME] */
 static int begin_section(struct parser *p, char *line)
 {
 	size_t len = strlen(line);
@@ -349,7 +416,7 @@ static int begin_section(struct parser *p, char *line)
 	if (err)
 		return err;
 	if (line[len - 1] != ']')
-		return wrong(p, "a section is [agent], [destination NAME] or [volume NAME]");
+		return wrong(p, "a section is [agent], [restore], [destination NAME] or [volume NAME]");
 	line[len - 1] = '\0';
 	kind = strtok_r(line + 1, " \t", &save);
 	name = kind ? strtok_r(NULL, " \t", &save) : NULL;
@@ -360,9 +427,9 @@ static int begin_section(struct parser *p, char *line)
 		return begin_dest(p, name);
 	if (kind && name && !strcmp(kind, "volume"))
 		return begin_volume(p, name);
-	if (!kind || name || strcmp(kind, "agent"))
-		return wrong(p, "a section is [agent], [destination NAME] or [volume NAME]");
-	p->section = S_AGENT;
+	if (!kind || name || (strcmp(kind, "agent") && strcmp(kind, "restore")))
+		return wrong(p, "a section is [agent], [restore], [destination NAME] or [volume NAME]");
+	p->section = strcmp(kind, "agent") ? S_RESTORE : S_AGENT;
 	return 0;
 }
 

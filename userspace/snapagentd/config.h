@@ -16,6 +16,7 @@
 #define MAX_SHIPS	8
 #define DEST_NAME	64
 #define DEST_ADDRESS	512
+#define MAX_TARGETS	32
 
 struct config_dest {
 	char name[DEST_NAME];
@@ -43,11 +44,19 @@ struct config_volume {
 	uint32_t room;			/* percent of the diff that must be free for a generation to wait for its second destination */
 };
 
+/* What a manager may have overwritten. */
+struct config_target {
+	char path[DEST_ADDRESS];	/* absolute, without "." and ".." */
+	bool directory;			/* any file in it, not it */
+};
+
 struct config {
 	struct config_dest dest[MAX_DESTS];
 	uint32_t nr_dests;
 	struct config_volume *volume;
 	uint32_t nr_volumes;
+	struct config_target target[MAX_TARGETS];
+	uint32_t nr_targets;
 	uint32_t max_jobs;
 	bool any_destination;		/* a manager may name addresses that are not listed */
 };
@@ -63,6 +72,8 @@ void config_free(struct config *c);
 
 /* config_find_dest() - by name; NULL */
 const struct config_dest *config_find_dest(const struct config *c, const char *name);
+/* config_may_restore() - does a manager's path name a target, exactly, or a file directly in a directory? The one that allows it; NULL */
+const struct config_target *config_may_restore(const struct config *c, const char *path);
 /* config_check_address() - is it one that a backup can go to: a host, ssh or an absolute path? 0 or -EINVAL */
 int config_check_address(const char *address, bool path_too, struct sm_err *e);
 /* config_exact_address() - one that nothing but an address can be meant by: HOST may also be the name of a file where the backup is started */

@@ -106,8 +106,8 @@ static int put(const char *dir, const char *name, const struct arguments *a, boo
 	c.has_pin |= a->pin != NULL;
 	if (!c.has_pin)
 		return sm_fail(e, -EINVAL, "--pin is needed");
-	if (a->roles && (sm_roles_parse(a->roles, &c.roles) || c.roles & SM_ROLE_RESTORE))
-		return sm_fail(e, -EINVAL, "--role: operator, auditor, backup");
+	if (a->roles && sm_roles_parse(a->roles, &c.roles))
+		return sm_fail(e, -EINVAL, "--role: operator, auditor, backup, restore");
 	if (!c.roles)
 		return sm_fail(e, -EINVAL, "--role is needed");
 	return sm_clients_put(dir, &c, replace, e);
@@ -150,6 +150,7 @@ const struct snap_cmd cmd_client = {
 		"remove NAME                             shut it out; its jobs go on\n"
 		"list\n"
 		"Roles: auditor (see everything), backup (see volumes; create generations; start, follow, cancel its own backups),\n"
-		"operator (everything: also delete, bookmark, pin, jobs of others).",
+		"operator (all that and: delete, bookmark, pin, jobs of others), restore (have generations restored onto the targets\n"
+		"that agent.conf allows; no other role may).",
 	.min_args = 1, .max_args = 2, .run = run_client,
 };

@@ -28,6 +28,13 @@ const char *job_state_name(enum job_state s)
 	return state_names[s];
 }
 
+static const char *const kind_names[] = { [JOB_BACKUP] = "backup", [JOB_RESTORE] = "restore" };
+
+const char *job_kind_name(enum job_kind k)
+{
+	return kind_names[k];
+}
+
 /* ---- files ---- */
 
 char *job_file(char path[PATH_MAX], uint32_t id, const char *name)
@@ -94,7 +101,8 @@ static json_t *asked(const struct job *j)
 	json_t *o = json_object();
 
 	json_object_set_new(o, "format", json_string("snapdiff-job"));
-	json_object_set_new(o, "version", json_integer(1));
+	/* A restore must not be taken for a backup by who does not know it. */
+	json_object_set_new(o, "version", json_integer(j->kind == JOB_RESTORE ? 2 : 1));
 	json_object_set_new(o, "client", json_string(j->client));
 	json_object_set_new(o, "volume", json_string(j->volume));
 	json_object_set_new(o, "generation", json_integer(j->generation));
@@ -103,7 +111,29 @@ static json_t *asked(const struct job *j)
 	json_object_set_new(o, "compress", json_integer(j->level + 1));
 	json_object_set_new(o, "keep_bookmark", json_boolean(j->keep_bookmark));
 	json_object_set_new(o, "created", json_integer(j->created));
+	if (j->kind == JOB_RESTORE) {
+		json_object_set_new(o, "source", json_string(j->source));
+		json_object_set_new(o, "key", json_string(j->key));
+		json_object_set_new(o, "ranges", json_string(j->ranges));
+		json_object_set_new(o, "manifest", json_string(j->manifest));
+		json_object_set_new(o, "diff", json_boolean(j->diff));
+		json_object_set_new(o, "force", json_boolean(j->force));
+	}
 	return o;
+}
+
+static int parse_restore(const json_t *o, struct job *j, struct sm_err *e)
+{
+	int err;
+
+	j->kind = JOB_RESTORE;
+	if ((err = sm_json_text(o, "source", j->source, sizeof(j->source), e)) || (err = sm_json_text(o, "key", j->key, sizeof(j->key), e)) ||
+	    (err = sm_json_text(o, "ranges", j->ranges, sizeof(j->ranges), e)) ||
+	    (err = sm_json_text(o, "manifest", j->manifest, sizeof(j->manifest), e)))
+		return err;
+	j->diff = json_is_true(json_object_get(o, "diff"));
+	j->force = json_is_true(json_object_get(o, "force"));
+	return 0;
 }
 
 static int parse_asked(const json_t *o, struct job *j, struct sm_err *e)
@@ -111,7 +141,7 @@ static int parse_asked(const json_t *o, struct job *j, struct sm_err *e)
 	uint64_t version, gen, level;
 	int err;
 
-	if ((err = sm_json_u64(o, "version", 1, &version, e)) || (err = sm_json_text(o, "client", j->client, sizeof(j->client), e)) ||
+	if ((err = sm_json_u64(o, "version", 2, &version, e)) || (err = sm_json_text(o, "client", j->client, sizeof(j->client), e)) ||
 	    (err = sm_json_text(o, "volume", j->volume, sizeof(j->volume), e)) ||
 	    (err = sm_json_u64(o, "generation", UINT32_MAX - 1, &gen, e)) ||
 	    (err = sm_json_text(o, "dest", j->dest, sizeof(j->dest), e)) ||
@@ -121,7 +151,7 @@ static int parse_asked(const json_t *o, struct job *j, struct sm_err *e)
 	j->generation = gen;
 	j->level = (int)level - 1;
 	j->keep_bookmark = json_is_true(json_object_get(o, "keep_bookmark"));
-	return 0;
+	return version == 2 ? parse_restore(o, j, e) : 0;
 }
 
 /* ---- what it came to ---- */
@@ -375,10 +405,13 @@ json_t *job_row(const struct job *j)
 
 	json_object_set_new(o, "job", json_integer(j->id));
 	json_object_set_new(o, "state", json_string(state_names[j->state]));
+	json_object_set_new(o, "kind", json_string(kind_names[j->kind]));
 	sm_json_set_text(o, "client", j->client);
 	sm_json_set_text(o, "volume", j->volume);
 	json_object_set_new(o, "generation", json_integer(j->generation));
 	sm_json_set_text(o, "dest", j->dest);
+	if (j->kind == JOB_RESTORE)
+		sm_json_set_text(o, "source", j->source);
 	json_object_set_new(o, "created", json_integer(j->created));
 	if (j->started)
 		json_object_set_new(o, "started", json_integer(j->started));
@@ -397,25 +430,43 @@ json_t *job_row(const struct job *j)
 	return o;
 }
 
+/* The key's file is named by agent.conf, never by who asks. */
+static int restore_key(const struct job *j, const struct config *c, struct config_dest *to, struct sm_err *e)
+{
+	const struct config_dest *d;
+
+	if (!*j->key)
+		return 0;
+	*to->key = '\0';
+	if (!strcmp(j->key, JOB_KEY_NONE))
+		return 0;
+	d = config_find_dest(c, j->key);
+	if (!d || !*d->key)
+		return sm_fail(e, -EACCES, "%s: not a destination with a key in this host's agent.conf", j->key);
+	snprintf(to->key, sizeof(to->key), "%s", d->key);
+	return 0;
+}
+
 int job_dest(const struct job *j, const struct config *c, struct config_dest *to, struct sm_err *e)
 {
-	const struct config_dest *d = config_find_dest(c, j->dest);
+	const char *name = j->kind == JOB_RESTORE ? j->source : j->dest;
+	const struct config_dest *d = config_find_dest(c, name);
 	int err = 0;
 
 	for (uint32_t i = 0; !d && i < c->nr_dests; i++)
-		if (!strcmp(c->dest[i].address, j->dest))
+		if (!strcmp(c->dest[i].address, name))
 			d = &c->dest[i];
 	memset(to, 0, sizeof(*to));
 	to->level = -1;
 	if (d)
 		*to = *d;
-	else if (!c->any_destination)
-		return sm_fail(e, -EACCES, "%s: not a destination of this host's agent.conf", j->dest);
+	else if (!c->any_destination || j->kind == JOB_RESTORE)
+		return sm_fail(e, -EACCES, "%s: not a destination of this host's agent.conf", name);
 	else
-		err = config_check_address(j->dest, false, e);
+		err = config_check_address(name, false, e);
 	if (!d)
-		snprintf(to->address, sizeof(to->address), "%s", j->dest);
+		snprintf(to->address, sizeof(to->address), "%s", name);
 	if (j->level >= 0)
 		to->level = j->level;
-	return err;
+	return err || j->kind != JOB_RESTORE ? err : restore_key(j, c, to, e);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A job is a backup that the agent runs for somebody. It outlives the connection that asked for it, and the agent:
+ * A job is a backup or a restore that the agent runs for somebody. It outlives the connection that asked for it, and the agent:
  *
  *	STATE/jobs/N/job.json		what was asked; never changed
  *	STATE/jobs/N/state.json		replaced as a whole, durably, when a run begins and ends
  *	STATE/jobs/N/progress.json	replaced while it runs
  *	STATE/jobs/N/lock		locked by the process that runs the job, for as long as it lives; has its pid
- *	STATE/jobs/N/log		what snapbackup said
+ *	STATE/jobs/N/log		what snapbackup or snaprestore said
  *
  *		   ┌─────────── job_start() ◄───────────┐
  *		   ▼					│
@@ -15,25 +15,35 @@
  *		   └──────► interrupted ────────────────┘
  *
  * "interrupted" is also what a job is of which the files say "running" and nobody has the lock: its process was killed, or the machine.
- * A job that is started again sends what is missing: that is snapbackup's resuming.
+ * A backup that is started again sends what is missing: that is snapbackup's resuming. A restore begins anew.
  */
 #ifndef SNAPAGENTD_JOB_H
 #define SNAPAGENTD_JOB_H
 
 #include "agentd.h"
 
+#define JOB_RANGES	2048u
+#define JOB_KEY_NONE	"none"
 #define JOB_LOCAL	"-schedule"	/* client of the schedule's own jobs; not a name that a client can have */
 
 enum job_state { JOB_NEW, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED, JOB_INTERRUPTED };
 const char *job_state_name(enum job_state s);
+enum job_kind { JOB_BACKUP, JOB_RESTORE };
+const char *job_kind_name(enum job_kind k);
 
 struct job {
 	uint32_t id;
 	/* asked */
-	char client[SM_CLIENT_MAX], volume[SNAP_VOLUME_BUF], dest[DEST_ADDRESS], base[16];
+	enum job_kind kind;
+	char client[SM_CLIENT_MAX], volume[SNAP_VOLUME_BUF], dest[DEST_ADDRESS];
 	uint32_t generation;
+	/* of a backup */
+	char base[16];
 	int level;			/* -1: as the destination says, or snapbackup's own */
 	bool keep_bookmark;
+	/* of a restore: dest is the target */
+	char source[DEST_ADDRESS], key[DEST_NAME], ranges[JOB_RANGES], manifest[SM_DIGEST_HEX];
+	bool diff, force;
 	uint64_t created;
 	/* came to */
 	enum job_state state;
@@ -75,7 +85,10 @@ int job_start(struct job *j, int lock, struct sm_err *e);
 /* job_run() - run a job here, to its end; state and receipt are in @j then. @lock: stays the caller's. Return: 0 done, -errno with the reason */
 int job_run(struct job *j, int lock, struct sm_err *e);
 
-/* job_dest() - where the job's destination is now, and how to send there, by agent.conf: -EACCES when it does not allow it */
+/*
+ * job_dest() - the job's media server as it is now, and how to speak to it, by agent.conf: -EACCES when it does not allow it. A restore comes from
+ * what is listed only, and with the key that the job names: that of the media server's own entry, of another's, or none.
+ */
 int job_dest(const struct job *j, const struct config *c, struct config_dest *d, struct sm_err *e);
 
 /* job_file() - path of a file of a job; returns @path */

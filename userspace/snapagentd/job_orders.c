@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Orders about backups. A client with the backup role sees and touches the jobs that it has asked for; operators touch all of them, auditors
- * see all of them.
+ * Orders about backups and restores. A client with the backup or restore role sees and touches the jobs that it has asked for; operators touch all of
+ * them, auditors see all of them. But a restore destroys what is there: only the restore role has one begin, or begin again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "job.h"
+#include "place.h"
 #include "store.h"
 
 #define LOOK_MS		250		/* how often one who follows is told */
@@ -58,6 +59,13 @@ static int lock_starts(struct sm_err *e)
 	return fd < 0 ? sm_fail(e, -errno, "%s: %s", path, strerror(errno)) : fd;
 }
 
+static bool in_the_way(const struct job *a, const struct job *b)
+{
+	if (b->kind == JOB_RESTORE)
+		return !strcmp(a->dest, b->dest);
+	return a->generation == b->generation && !strcmp(a->volume, b->volume);
+}
+
 static int check_limit(const struct config *c, const struct job *j, struct sm_err *e)
 {
 	uint32_t *ids, running = 0;
@@ -70,8 +78,9 @@ static int check_limit(const struct config *c, const struct job *j, struct sm_er
 		if (!job_running(ids[i]) || job_load(ids[i], &other, NULL))
 			continue;
 		running++;
-		if (other.id != j->id && other.generation == j->generation && !strcmp(other.volume, j->volume))
-			err = sm_fail(e, -EBUSY, "%s@%u: job %u is sending it", j->volume, j->generation, other.id);
+		if (other.id != j->id && other.kind == j->kind && in_the_way(&other, j))
+			err = j->kind == JOB_RESTORE ? sm_fail(e, -EBUSY, "%s: job %u is writing it", j->dest, other.id) :
+				sm_fail(e, -EBUSY, "%s@%u: job %u is sending it", j->volume, j->generation, other.id);
 		job_done(&other);
 	}
 	free(ids);
@@ -84,6 +93,7 @@ static int start(struct asker *a, struct job *j, bool again, struct sm_err *e)
 {
 	char path[PATH_MAX];
 	int lock, starts, err;
+	struct place place = { .dir = -1 };
 	struct config_dest d;
 	struct config c;
 
@@ -91,6 +101,10 @@ static int start(struct asker *a, struct job *j, bool again, struct sm_err *e)
 		return err;
 	starts = lock_starts(e);
 	err = starts < 0 ? starts : job_dest(j, &c, &d, e);
+	if (!err && j->kind == JOB_RESTORE) {	/* better said now; it is looked at again when it begins */
+		err = place_open(&c, j->dest, &place, e);
+		place_close(&place);
+	}
 	if (!err)
 		err = check_limit(&c, j, e);
 	config_free(&c);
@@ -103,7 +117,8 @@ static int start(struct asker *a, struct job *j, bool again, struct sm_err *e)
 	if (starts >= 0)
 		close(starts);
 	if (!err)
-		sm_note(a->service, "start job=%u client=%s volume=%s generation=%u", j->id, a->client, j->volume, j->generation);
+		sm_note(a->service, "start job=%u kind=%s client=%s volume=%s generation=%u", j->id, job_kind_name(j->kind), a->client, j->volume,
+			j->generation);
 	return err;
 }
 
@@ -166,6 +181,43 @@ static int do_backup(struct asker *a, const json_t *order, struct sm_err *e)
 		err = sm_fail(e, -EACCES, "this client may not bookmark");
 	if (!err)
 		err = check_generation(&j, e);
+	snprintf(j.client, sizeof(j.client), "%s", a->client);
+	if (!err)
+		err = start(a, &j, false, e);
+	return err ? err : asker_row(a, job_row(&j), e);
+}
+
+static int parse_restore(const json_t *order, struct job *j, struct sm_err *e)
+{
+	uint8_t hash[SM_DIGEST];
+	int err = order_volume(order, j->volume, e);
+
+	j->kind = JOB_RESTORE;
+	j->level = -1;
+	if (err <= 0)
+		return err ? err : sm_fail(e, -EINVAL, "no volume named");
+	if ((err = order_number(order, "generation", &j->generation, e)))
+		return err;
+	if (sm_json_text(order, "source", j->source, sizeof(j->source), e) || sm_json_text(order, "target", j->dest, sizeof(j->dest), e))
+		return -EINVAL;
+	if (json_object_get(order, "key") && (sm_json_text(order, "key", j->key, sizeof(j->key), e) || !*j->key))
+		return sm_fail(e, -EINVAL, "key: a destination's name, or " JOB_KEY_NONE);
+	if (json_object_get(order, "ranges") && (sm_json_text(order, "ranges", j->ranges, sizeof(j->ranges), e) || !*j->ranges ||
+						 strspn(j->ranges, "0123456789:,KMGTkmgtiB") != strlen(j->ranges)))
+		return sm_fail(e, -EINVAL, "ranges: OFFSET:LENGTH[,...]");
+	if (json_object_get(order, "manifest") &&
+	    (sm_json_text(order, "manifest", j->manifest, sizeof(j->manifest), e) || sm_unhex(j->manifest, hash, SM_DIGEST)))
+		return sm_fail(e, -EINVAL, "manifest: 64 hexadecimal digits");
+	j->diff = json_is_true(json_object_get(order, "diff"));
+	j->force = json_is_true(json_object_get(order, "force"));
+	return 0;
+}
+
+static int do_restore(struct asker *a, const json_t *order, struct sm_err *e)
+{
+	struct job j = { .receipt = NULL };
+	int err = parse_restore(order, &j, e);
+
 	snprintf(j.client, sizeof(j.client), "%s", a->client);
 	if (!err)
 		err = start(a, &j, false, e);
@@ -274,6 +326,8 @@ static int do_resume(struct asker *a, const json_t *order, struct sm_err *e)
 		return err;
 	if (!may_touch(a, &j))
 		err = sm_fail(e, -EACCES, "this client may not resume jobs of others");
+	else if (!(a->roles & (j.kind == JOB_RESTORE ? SM_ROLE_RESTORE : SM_ROLE_BACKUP | SM_ROLE_OPERATOR)))
+		err = sm_fail(e, -EACCES, "this client may not %s", job_kind_name(j.kind));
 	else if (j.state == JOB_DONE)
 		err = sm_fail(e, -EEXIST, "job %u: is done", j.id);
 	else if (j.state != JOB_RUNNING && j.state != JOB_NEW)
@@ -303,14 +357,36 @@ static int do_dests(struct asker *a, const json_t *order, struct sm_err *e)
 	return err;
 }
 
-#define ALL	(SM_ROLE_BACKUP | SM_ROLE_OPERATOR | SM_ROLE_AUDITOR)
+static int do_targets(struct asker *a, const json_t *order, struct sm_err *e)
+{
+	struct config c;
+	int err = agent_config(&c, e);
+
+	(void)order;
+	if (err)
+		return err;
+	for (uint32_t i = 0; !err && i < c.nr_targets; i++) {
+		json_t *o = json_object();
+
+		sm_json_set_text(o, "path", c.target[i].path);
+		json_object_set_new(o, "kind", json_string(c.target[i].directory ? "directory" : "target"));
+		err = asker_row(a, o, e);
+	}
+	config_free(&c);
+	return err;
+}
+
+#define TOUCH	(SM_ROLE_BACKUP | SM_ROLE_RESTORE | SM_ROLE_OPERATOR)
+#define ALL	(TOUCH | SM_ROLE_AUDITOR)
 
 const struct verb job_verbs[] = {
 	{ "backup", SM_ROLE_BACKUP | SM_ROLE_OPERATOR, do_backup },
 	{ "jobs", ALL, do_jobs },
 	{ "follow", ALL, do_follow },
-	{ "cancel", SM_ROLE_BACKUP | SM_ROLE_OPERATOR, do_cancel },
-	{ "resume", SM_ROLE_BACKUP | SM_ROLE_OPERATOR, do_resume },
+	{ "restore", SM_ROLE_RESTORE, do_restore },
+	{ "cancel", TOUCH, do_cancel },
+	{ "resume", TOUCH, do_resume },
 	{ "dests", ALL, do_dests },
+	{ "targets", SM_ROLE_RESTORE | SM_ROLE_OPERATOR | SM_ROLE_AUDITOR, do_targets },
 	{ NULL, 0, NULL }
 };

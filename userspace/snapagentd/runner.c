@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The process that runs a job: snapbackup as a child, in a process group of its own, without a shell; its progress and last
+ * The process that runs a job: snapbackup or snaprestore as a child (child.c), in a process group of its own; its progress and last
  * words noted; its end noted, durably. It belongs to nobody's session.
  *
- *	SIGINT	 cancel: snapbackup is asked to stop, the job is "cancelled"
+ *	SIGINT	 cancel: the child is asked to stop, the job is "cancelled"
  *	SIGTERM	 the same, and it is "interrupted" (the machine or the agent stops)
- *	SIGKILL	 snapbackup is told by the kernel (PR_SET_PDEATHSIG); nobody notes anything, which is "interrupted", too
+ *	SIGKILL	 the child is told by the kernel (PR_SET_PDEATHSIG); nobody notes anything, which is "interrupted", too
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,12 +20,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "job.h"
 
 #define LINE_BUF	4096u
 #define RECEIPT_MAX	(64u << 10)
 #define LOG_MAX		(256u << 10)
-#define PATIENCE	10		/* seconds until a backup that was asked to stop is asked again, and until it is killed */
+#define PATIENCE	10		/* seconds until a child that was asked to stop is asked again, and until it is killed */
 
 struct runner {
 	struct job *job;
@@ -49,65 +50,7 @@ static time_t seconds(void)
 
 /* ---- the child ---- */
 
-/* snapbackup stands beside us; installed or in a build directory. */
-static void backup_path(char path[PATH_MAX])
-{
-	ssize_t n = readlink("/proc/self/exe", path, PATH_MAX - 16);
-	char *slash;
-
-	path[n > 0 ? n : 0] = '\0';
-	slash = strrchr(path, '/');
-	strcpy(slash ? slash + 1 : path, "snapbackup");
-	if (access(path, X_OK))
-		strcpy(path, "snapbackup");
-}
-
-static void exec_backup(const struct job *j, const struct config_dest *d, int out, int err)
-{
-	char path[PATH_MAX], gen[32], exact[DEST_ADDRESS + 16], dest[DEST_ADDRESS + 32], base[32], compress[32];
-	char volume[SNAP_VOLUME_BUF];
-	char rate[40], key[PATH_MAX + 16];
-	char *argv[16] = { "snapbackup", "--json", "--progress-json" };
-	int n = 3, null = open("/dev/null", O_RDONLY);
-	sigset_t none;
-
-	snprintf(gen, sizeof(gen), "--gen=%u", j->generation);
-	config_exact_address(d->address, exact);
-	snprintf(dest, sizeof(dest), "--dest=%s", exact);
-	snprintf(base, sizeof(base), "--base=%s", j->base);
-	snprintf(compress, sizeof(compress), "--compress=%d", d->level);
-	snprintf(rate, sizeof(rate), "--rate=%llu", (unsigned long long)d->rate);
-	snprintf(key, sizeof(key), "--encrypt=%s", d->key);
-	snprintf(volume, sizeof(volume), "%s", j->volume);
-	argv[n++] = gen;
-	argv[n++] = dest;
-	if (*j->base)
-		argv[n++] = base;
-	if (d->level >= 0)
-		argv[n++] = compress;
-	if (d->rate)
-		argv[n++] = rate;
-	if (*d->key)
-		argv[n++] = key;
-	if (j->keep_bookmark)
-		argv[n++] = "--keep=bookmark";
-	argv[n++] = "--";
-	argv[n++] = volume;
-	dup2(null, 0);
-	dup2(out, 1);
-	dup2(err, 2);
-	close_range(3, ~0u, 0);
-	for (int i = 1; i < 32; i++)
-		signal(i, SIG_DFL);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	backup_path(path);
-	execvp(path, argv);
-	fprintf(stderr, "snapbackup: cannot be started: %s\n", strerror(errno));
-	_exit(127);
-}
-
-static int spawn(struct runner *r, const struct config_dest *d, struct sm_err *e)
+static int spawn(struct runner *r, const struct config_dest *d, const struct place *place, struct sm_err *e)
 {
 	pid_t parent = getpid();
 	int out[2], err[2];
@@ -125,7 +68,7 @@ static int spawn(struct runner *r, const struct config_dest *d, struct sm_err *e
 		prctl(PR_SET_PDEATHSIG, SIGTERM);
 		if (getppid() != parent)
 			_exit(127);
-		exec_backup(r->job, d, out[1], err[1]);
+		child_exec(r->job, d, place, out[1], err[1]);
 	}
 	close(out[1]);
 	close(err[1]);
@@ -173,9 +116,11 @@ static void take_line(struct runner *r)
 			r->logged += len + 1;
 		r->line[len] = '\0';
 	}
-	if (!strncmp(text, "snapbackup: ", 12))
-		text += 12;
-	snprintf(r->job->message, sizeof(r->job->message), "%.390s", text);
+	len = strlen(child_program(r->job));
+	if (!strncmp(text, child_program(r->job), len) && !strncmp(text + len, ": ", 2))
+		text += len + 2;
+	if (strncmp(text, "Try '", 5))		/* the hint at --help behind what is wrong */
+		snprintf(r->job->message, sizeof(r->job->message), "%.390s", text);
 }
 
 static bool take_errors(struct runner *r)
@@ -274,7 +219,7 @@ static int ended(struct runner *r, struct sm_err *e)
 	} else {
 		j->state = JOB_FAILED;
 		if (!*j->message)
-			snprintf(j->message, sizeof(j->message), "snapbackup ended with %d and without a word", j->exit);
+			snprintf(j->message, sizeof(j->message), "%s ended with %d and without a word", child_program(j), j->exit);
 	}
 	return job_save_state(j, e);
 }
@@ -326,11 +271,26 @@ static int open_signals(sigset_t *old)
 	return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+/* By agent.conf as it is now, not as it was when the job was asked for. */
+static int prepare(const struct job *j, struct config_dest *d, struct place *place, struct sm_err *e)
+{
+	struct config c;
+	int err = agent_config(&c, e);
+
+	if (err)
+		return err;
+	err = job_dest(j, &c, d, e);
+	if (!err && j->kind == JOB_RESTORE)
+		err = place_open(&c, j->dest, place, e);
+	config_free(&c);
+	return err;
+}
+
 int job_run(struct job *j, int lock, struct sm_err *e)
 {
 	struct runner *r = calloc(1, sizeof(*r));
+	struct place place = { .dir = -1 };
 	struct config_dest d;
-	struct config c;
 	sigset_t old;
 	int err;
 
@@ -342,13 +302,10 @@ int job_run(struct job *j, int lock, struct sm_err *e)
 	if (!err) {
 		struct sm_err why = { 0 };
 
-		err = agent_config(&c, &why);
-		if (!err) {
-			err = job_dest(j, &c, &d, &why);
-			config_free(&c);
-		}
+		err = prepare(j, &d, &place, &why);
 		if (!err)
-			err = spawn(r, &d, &why);
+			err = spawn(r, &d, &place, &why);
+		place_close(&place);
 		if (err) {
 			j->state = JOB_FAILED;
 			j->exit = snap_err_exit(err);

@@ -13,7 +13,8 @@ static const char help[] =
 	"--from SOURCE: a media server HOST[:PORT] or ssh://[USER@]HOST[/REPO], a repository directory, a stream file, or -\n"
 	"(stdin). More stream files follow as arguments: the increments on the first, oldest first.\n"
 	"--to: a new file (sparse), a block device that nobody uses, or - (stdout).\n"
-	"Everything is checked before it is written; a file appears under its name only when it is whole.";
+	"Everything is checked before it is written; a file appears under its name only when it is whole.\n"
+	"--host has the agent of another machine do all this there: snaprestore --host HOST --help.";
 
 static int run(int argc, char **argv);
 static const struct snap_cmd cmd = {
@@ -149,7 +150,15 @@ static int run(int argc, char **argv)
 	return snap_report(err, e.text);
 }
 
+static bool has_host(char **argv)
+{
+	for (; *argv && strcmp(*argv, "--"); argv++)
+		if (!strncmp(*argv, "--host", 6) || !strncmp(*argv, "-H", 2))
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
-	return snap_main_single("snaprestore", &cmd, argc, argv);
+	return snap_main_single("snaprestore", has_host(argv + (argc > 0)) ? &cmd_remote : &cmd, argc, argv);
 }

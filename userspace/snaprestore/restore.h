@@ -2,6 +2,7 @@
 #ifndef SNAPRESTORE_RESTORE_H
 #define SNAPRESTORE_RESTORE_H
 
+#include "cmd.h"
 #include "dest.h"
 #include "session.h"
 
@@ -74,6 +75,8 @@ int restore_receipt(const struct restore_options *o, struct sm_err *e);
 
 /* list_generations() - of a server, a directory or stream files */
 int list_generations(const struct restore_options *o, struct sm_err *e);
+
+extern const struct snap_cmd cmd_remote;	/* --host */
 
 struct snap_progress;
 struct snap_progress *restore_progress(const struct restore_options *o, uint64_t total);

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 # kernels: uml-6.1
-# disks: 32M 96M
-# timeout: 600
+# disks: 32M 96M 32M
+# timeout: 900
 #
 # The management client: four machines in network namespaces, each with its own address. The storage host (the guest itself) has the
 # volume and the agent, and is the only one that both others can reach.
@@ -17,7 +17,7 @@ set -u
 SECTORS=49152
 AGENT=10.9.2.1
 MEDIA=10.9.1.2
-export SNAPDIFF_STATE_DIR=/tmp/state SNAPDIFF_CONFIG_DIR=/tmp/etc
+export SNAPDIFF_STATE_DIR=/tmp/state SNAPDIFF_CONFIG_DIR=/tmp/etc SNAPDIFF_SSH=/tmp/stalling
 agent= server=
 
 # ---- machines ----
@@ -358,6 +358,187 @@ limit()		# two at once; then a third
 	mw snapbackup --host $AGENT --cancel "$a" && mw snapbackup --host $AGENT --cancel "$b" && wait_state "$a" cancelled && wait_state "$b" cancelled
 }
 
+# ---- restores by the manager ----
+
+INTO=/tmp/restores
+
+# A media server that becomes slow in the middle, while /tmp/stall is there
+stalling_media()
+{
+	cat > /tmp/stalling <<-'SSH'
+		#!/bin/bash
+		# stands for ssh
+		snapmediad --stdio --client nas --quiet /tmp/media | {
+			dd bs=65536 count=100 status=none
+			while [ -e /tmp/stall ]; do dd bs=65536 count=1 status=none; sleep 0.4; done
+			exec cat
+		}
+	SSH
+	chmod +x /tmp/stalling
+}
+
+conf_restore()
+{
+	conf
+	cat >> /tmp/etc/agent.conf <<-CONF
+		[destination stalling]
+		address = ssh://media/tmp/media
+		[restore]
+		target = $DISK1
+		target = $DISK3
+		directory = $INTO
+	CONF
+}
+
+mr()		# OPTION...: the manager has a restore done
+{
+	m snaprestore --host $AGENT --volume vol "$@"
+}
+
+no_restore()	# STATUS TEXT OPTION...: refused
+{
+	mr "${@:3}"
+	[ "$rc" = "$1" ] && [[ $out == *"$2"* ]]
+}
+
+is_gen()	# N FILE: byte by byte, as far as the image goes
+{
+	out=$(head -c $((SECTORS * 512)) "$2" | sha256sum | cut -d' ' -f1)
+	[ "$out" = "$(cat "/tmp/sum.$1")" ]
+}
+
+restore_roles()	# the operator may not, unless it is said; who may restore may do nothing else
+{
+	local c
+	mkdir -m 700 $INTO && conf_restore || return 1
+	no_restore 2 "may not restore" --from media --gen 1 --to "$DISK3" || return 1
+	for c in auditor backup; do
+		works snapagentd client set client --role $c || return 1
+		run on client snaprestore --host $AGENT --from media --volume vol --gen 1 --to "$DISK3"
+		[ $rc = 2 ] && [[ $out == *"may not restore"* ]] || return 1
+	done
+	works snapagentd client set client --role restore || return 1
+	for c in "snapctl --host $AGENT list vol" "snapctl --host $AGENT create vol" "snapctl --host $AGENT delete vol@1" \
+		"snapbackup --host $AGENT vol --gen 1 --dest media"; do
+		# shellcheck disable=SC2086
+		run on client $c
+		[ $rc = 2 ] && [[ $out == *"may not"* ]] || return 1
+	done
+	run on client snaprestore --host $AGENT --targets --json
+	[ $rc = 0 ] && [[ $out == *"\"$INTO\""* ]] && [[ $out == *"\"$DISK3\""* ]] && cmp -n 1048576 "$DISK3" /dev/zero || return 1
+	works snapagentd client set manager --role operator,restore
+}
+
+restore_refused()	# nothing is a target unless it is said; then only that, and not while it is used
+{
+	local t
+	conf
+	no_restore 2 "not a target" --from media --gen 1 --to "$DISK3" || return 1
+	conf_restore
+	for t in "$DISK2" /dev/mapper/vol "$DISK3/" "/dev/../$DISK3" "/tmp/../$DISK3" - x $INTO $INTO/../x $INTO/a/b $INTO/.x $INTO/-x $INTO/x.part \
+		/tmp/x /etc/passwd; do
+		no_restore 2 "not a target" --from media --gen 1 --to "$t" || return 1
+	done
+	no_restore 2 "not a destination" --from 10.9.2.2 --gen 1 --to "$DISK3" || return 1
+	no_restore 2 "not a destination" --from /tmp/media --gen 1 --to "$DISK3" || return 1
+	no_restore 2 "not a destination with a key" --from media --gen 1 --to "$DISK3" --key /etc/shadow || return 1
+	no_restore 5 "odd" --from media --gen 1 --to "$DISK1" || return 1		# dm has it
+	works mkfs.ext4 -q "$DISK3" && mkdir -p /tmp/mnt && works mount "$DISK3" /tmp/mnt || return 1
+	no_restore 5 "mounted" --from media --gen 1 --to "$DISK3" || { umount /tmp/mnt; return 1; }
+	works umount /tmp/mnt || return 1
+	echo precious > /tmp/precious
+	ln -s /tmp/precious $INTO/link
+	no_restore 1 "not a file with this name alone" --from media --gen 1 --to $INTO/link || return 1
+	chmod 777 $INTO
+	no_restore 2 "users other than root" --from media --gen 1 --to $INTO/x || return 1
+	chmod 700 $INTO
+	no_restore 4 "" --from media --gen 77 --to $INTO/x || return 1
+	[ "$(cat /tmp/precious)" = precious ] && rm $INTO/link && [ -z "$(ls -A $INTO)" ] && works dumpe2fs -h "$DISK3"
+}
+
+restored()	# onto a device, byte by byte; what the manager's link carried is orders
+{
+	local before sent
+	before=$(traffic to-manager)
+	sent=$(traffic to-media)
+	mr --from media --gen 2 --to "$DISK3" --json -q || return 1
+	before=$(($(traffic to-manager) - before))
+	sent=$(($(traffic to-media) - sent))
+	[ "$(printf '%s' "$out" | python3 -c "
+import json, sys
+r = json.load(sys.stdin)
+print(r['volume'], r['generation'], r['size'], r['restored_bytes'], r['verified'], len(r['manifest']))")" = \
+		"vol 2 $((SECTORS * 512)) $((SECTORS * 512)) manifests 64" ] || return 1
+	out="manager's link $before bytes, media server's $sent"
+	echo "# $out"
+	[ $before -lt 100000 ] && [ $sent -gt 20000000 ] && is_gen 2 "$DISK3" || return 1
+	# Onto what is nearly right: what differs
+	mr --from media --gen 2 --to "$DISK3" --diff-against-live && [[ $out == *"verified by manifests"* ]] && [[ $out == *" 0 written"* ]] || return 1
+	mr --from media --gen 3 --to "$DISK3" --diff-against-live --json -q &&
+		[ "$(printf '%s' "$out" | sed 's/.*"written_bytes":\([0-9]*\).*/\1/')" -lt 9000000 ] && is_gen 3 "$DISK3"
+}
+
+restored_file()	# one that is there only when it is said; parts
+{
+	mr --from $MEDIA --gen 1 --to $INTO/disk.img -q && cmp -n $((SECTORS * 512)) $INTO/disk.img "$DISK3" > /dev/null && return 1	# 3 is there
+	is_gen 1 $INTO/disk.img && [ "$(stat -c '%s %a' $INTO/disk.img)" = "$((SECTORS * 512)) 600" ] || return 1
+	no_restore 5 "exists" --from media --gen 2 --to $INTO/disk.img && is_gen 1 $INTO/disk.img || return 1
+	mr --from media --gen 2 --to $INTO/disk.img --force -q && is_gen 2 $INTO/disk.img || return 1
+	no_restore 1 "OFFSET:LENGTH" --from media --gen 2 --to $INTO/part --range 1:2 || return 1
+	mr --from media --gen 2 --to $INTO/part --range 1M:64K -q && cmp -i 1048576 -n 65536 $INTO/part $INTO/disk.img &&
+		cmp -n 1048576 $INTO/part /dev/zero && [ "$(ls $INTO)" = $'disk.img\npart' ]
+}
+
+# stalled TARGET GEN: $job, some of which is there
+stalled()
+{
+	touch /tmp/stall
+	mr --from stalling --gen "$2" --to "$1" --detach && job=$out && within 60 some_sent "$job" && is_state "$job" running
+}
+
+restore_goes_on()	# the manager is killed, the restore is not; nobody else gets the same target
+{
+	local job pid
+	touch /tmp/stall
+	ip netns exec manager env SNAPDIFF_CONFIG_DIR=/tmp/etc-manager snaprestore --host $AGENT --from stalling --volume vol --gen 4 --to "$DISK3" \
+		> /dev/null 2> /tmp/err &
+	pid=$!
+	within 20 grep -q ": job [0-9]*$" /tmp/err && job=$(sed -n 's/.*: job \([0-9]*\)$/\1/p' /tmp/err) && within 60 some_sent "$job" || return 1
+	kill -9 $pid
+	wait $pid 2> /dev/null
+	[ "$(jobs_state "$job")" = running ] || return 1
+	no_restore 5 "is writing it" --from media --gen 1 --to "$DISK3" || return 1
+	m snaprestore --host $AGENT --jobs && [[ $out == *restore*vol* ]] || return 1
+	rm /tmp/stall
+	mw snaprestore --host $AGENT --job "$job" --json -q && [[ $out == *'"generation":4'* ]] && is_gen 4 "$DISK3" || return 1
+	# Done stays done
+	mw snaprestore --host $AGENT --job "$job" && [[ $out == *"vol@4: on $DISK3"* ]] && refused 5 "is done" snaprestore --host $AGENT --cancel "$job"
+}
+
+restore_cancelled()	# nothing is left; picked up, it is done, but only by who may restore
+{
+	local job
+	stalled $INTO/c.img 5 && [ -e $INTO/c.img.part ] || return 1
+	mw snaprestore --host $AGENT --cancel "$job" && wait_state "$job" cancelled && [ ! -e $INTO/c.img ] && within 10 [ ! -e $INTO/c.img.part ] || return 1
+	rm /tmp/stall
+	works snapagentd client set manager --role operator || return 1
+	refused 2 "may not restore" snaprestore --host $AGENT --job "$job" || return 1
+	works snapagentd client set manager --role operator,restore || return 1
+	mw snaprestore --host $AGENT --job "$job" -q && is_gen 5 $INTO/c.img
+}
+
+restore_interrupted()	# the agent stops: picked up; not any more when agent.conf has changed its mind
+{
+	local job
+	stalled $INTO/i.img 5 && stop "$agent" || return 1
+	within 60 is_state "$job" interrupted && start_agent && [ "$(jobs_state "$job")" = interrupted ] && [ ! -e $INTO/i.img ] || return 1
+	rm /tmp/stall
+	conf
+	refused 2 "not a destination" snaprestore --host $AGENT --job "$job" && [ ! -e $INTO/i.img ] || return 1
+	conf_restore
+	mw snaprestore --host $AGENT --job "$job" --json -q && is_gen 5 $INTO/i.img
+}
+
 # ---- the schedule ----
 
 # schedule ROOM: two destinations, of which one is never there; a cut in each pass
@@ -429,6 +610,60 @@ given_up()	# no room to wait: 9 is a bookmark, base of what comes; generations o
 		[ "$(labelled '' live) $(labelled '' bookmark)" = "$others" ]
 }
 
+# ---- encrypted ----
+
+conf_sealed()
+{
+	conf_restore
+	sed -i 's/^\[restore\]/[destination sealed]\naddress = '$MEDIA'\nkey = \/tmp\/etc\/backup.key\n&/' /tmp/etc/agent.conf
+}
+
+cut_now()	# $n: a generation, its sum noted
+{
+	mw snapctl --host $AGENT create vol && n=${out#vol@} && dev=$(snapctl activate "vol@$n") && sum "$dev" > "/tmp/sum.$n" && works snapctl deactivate "$dev"
+}
+
+unsealed()	# N: not without the key, not with another; with it, byte by byte
+{
+	rm -f /tmp/r
+	run snaprestore --from $MEDIA --volume vol --gen "$1" --to /tmp/r -q
+	[ $rc != 0 ] && [[ $out == *key* ]] && [ ! -e /tmp/r ] || return 1
+	run snaprestore --from $MEDIA --volume vol --gen "$1" --to /tmp/r -q --key /tmp/etc/other.key
+	[ $rc != 0 ] && [ ! -e /tmp/r ] || return 1
+	works snaprestore --from $MEDIA --volume vol --gen "$1" --to /tmp/r -q --key /tmp/etc/backup.key && is_gen "$1" /tmp/r
+}
+
+sealed_order()	# by a manager, who has no key
+{
+	works snapbackup keygen /tmp/etc/backup.key && works snapbackup keygen /tmp/etc/other.key && conf_sealed && cut_now || return 1
+	mw snapbackup --host $AGENT vol --gen "$n" --dest sealed --json -q && unsealed "$n"
+}
+
+sealed_schedule()	# an increment on it
+{
+	local n
+	scatter 50 20 && conf_sealed || return 1
+	printf '[volume vol]\ncut = 1s\nship = sealed\nlabel = sealed\n' >> /tmp/etc/agent.conf
+	pass 0 && says "is on sealed" || return 1
+	n=$(labelled sealed live)
+	dev=$(snapctl activate "vol@$n") && sum "$dev" > "/tmp/sum.$n" && works snapctl deactivate "$dev" && unsealed "$n" && conf_sealed
+}
+
+sealed_restore()	# by a manager: with the key that agent.conf names, or not
+{
+	cut_now && mw snapbackup --host $AGENT vol --gen "$n" --dest sealed -q || return 1
+	mr --from sealed --gen "$n" --to "$DISK3" --json -q && [[ $out == *'"encrypted":true'* ]] && is_gen "$n" "$DISK3" || return 1
+	rm -f $INTO/*
+	mr --from media --gen "$n" --to $INTO/s -q
+	[ "$rc" != 0 ] && [[ $out == *key* ]] && [ ! -e $INTO/s ] || return 1
+	mr --from sealed --key none --gen "$n" --to $INTO/s -q
+	[ "$rc" != 0 ] && [[ $out == *key* ]] && [ ! -e $INTO/s ] || return 1
+	mr --from sealed --gen 1 --to $INTO/s -q
+	[ "$rc" != 0 ] && [ ! -e $INTO/s ] || return 1		# 1 is not encrypted: a key takes nothing else
+	mr --from sealed --key none --gen 1 --to $INTO/s -q && is_gen 1 $INTO/s || return 1
+	mr --from media --key sealed --gen "$n" --to $INTO/s --force -q && is_gen "$n" $INTO/s
+}
+
 # More than there may be sessions. Planted: without .strangers in snapagentd's service the order is refused.
 silent()
 {
@@ -454,6 +689,7 @@ secrets()
 machine media 10.9.1.1 10.9.1.2 && machine manager 10.9.2.1 10.9.2.2 && machine client 10.9.3.1 10.9.3.2 &&
 	ip -n client route add default via 10.9.3.1 || exit 1
 dmsetup create odd --table "0 $SECTORS linear $DISK1 0" && head -c 25165824 /dev/urandom > /dev/mapper/odd || exit 1
+stalling_media
 snapctl attach vol /dev/mapper/odd "$DISK2" --format > /dev/null && serve_blocks || exit 1
 conf
 ok "keys of agent and media server, made once" init
@@ -468,10 +704,20 @@ ok "cancelled, and picked up" cancelled_and_picked_up
 ok "the media server stops: failed, and picked up" server_leaves
 ok "the agent is killed, stops; the job's process is killed" agent_leaves
 ok "no more jobs at once than allowed" limit
+ok "restore: roles" restore_roles
+ok "restore: targets, sources, keys that are refused" restore_refused
+ok "restore: onto a device, with its receipt; the data passes the manager by" restored
+ok "restore: files, parts" restored_file
+ok "restore: the manager is killed, and it goes on" restore_goes_on
+ok "restore: cancelled, and picked up" restore_cancelled
+ok "restore: interrupted, and picked up" restore_interrupted
 ok "agent.conf with an error: its line" refused_config
 ok "schedule: a dry run does nothing" dry
 ok "schedule: cut, sent; a destination that fails" cut_and_sent
 ok "schedule: given up, but for what is a base or of others" given_up
+ok "encrypted: a manager's backup" sealed_order
+ok "encrypted: a scheduled backup" sealed_schedule
+ok "encrypted: a manager's restore" sealed_restore
 ok "64 who connect and say nothing keep nobody out" silent
 ok "the agent's log" secrets
 ok "agent and media server stop" eval 'stop "$agent" && stop "$server"'
