@@ -86,6 +86,11 @@ static void no_signal_to_strangers(void **state)
 	assert_int_equal(waitpid(stranger, &status, 0), stranger);
 }
 
+static int interrupt(uint32_t id)
+{
+	return job_signal(id, SIGINT);
+}
+
 /* Seen running, done before the cancel comes: it stays done, with its receipt. */
 static void cancelled_too_late(void **state)
 {
@@ -100,7 +105,7 @@ static void cancelled_too_late(void **state)
 	j.receipt = json_pack("{s:s}", "state", "committed");
 	assert_int_equal(job_save_state(&j, &e), 0);
 	job_done(&j);
-	assert_int_equal(job_cancel(&seen, &e), -EEXIST);
+	assert_int_equal(job_cancel(&seen, interrupt, &e), -EEXIST);
 	job_done(&seen);
 	assert_int_equal(job_load(seen.id, &j, &e), 0);
 	assert_int_equal(j.state, JOB_DONE);
@@ -108,7 +113,7 @@ static void cancelled_too_late(void **state)
 	job_done(&j);
 
 	make_job(&j);
-	assert_int_equal(job_cancel(&j, &e), 0);
+	assert_int_equal(job_cancel(&j, interrupt, &e), 0);
 	assert_int_equal(j.state, JOB_CANCELLED);
 	assert_int_equal(job_load(j.id, &j, &e), 0);
 	assert_int_equal(j.state, JOB_CANCELLED);

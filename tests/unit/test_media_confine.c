@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/netlink.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -70,7 +71,7 @@ static int teardown(void **state)
 }
 
 /* Run @attempt confined: its value, or 1000 + the signal that ended it. */
-static int confined(int (*attempt)(void))
+static int confined_by(int (*confine)(const struct sm_allowed *, unsigned int, struct sm_err *), int (*attempt)(void))
 {
 	pid_t pid = fork();
 	int status;
@@ -81,12 +82,17 @@ static int confined(int (*attempt)(void))
 		struct sm_err e;
 
 		signal(SIGSYS, SIG_DFL);
-		if (sm_confine(allowed, 4, &e))
+		if (confine(allowed, 4, &e))
 			_exit(250);
 		_exit(attempt());
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int confined(int (*attempt)(void))
+{
+	return confined_by(sm_confine, attempt);
 }
 
 static int open_errno(const char *path, int flags)
@@ -153,6 +159,16 @@ static int signal_parent(void) { return kill(getppid(), SIGCONT) ? 1 : 0; }
 static int change_mode(void) { return chmod(a, 0777) ? 1 : 0; }
 static int become_root(void) { return setuid(0) ? 1 : 0; }
 
+static int generic_netlink(void)
+{
+	struct sockaddr_nl a = { .nl_family = AF_NETLINK };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_GENERIC);
+
+	return fd < 0 ? errno : bind(fd, (struct sockaddr *)&a, sizeof(a)) ? errno : 0;
+}
+
+static int route_netlink(void) { return socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE) < 0 ? errno : 0; }
+
 static int run_memory(void)
 {
 	void *m = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -203,6 +219,23 @@ static void the_rest_is_refused(void **state)
 	assert_int_equal(confined(unknown_call), ENOSYS);
 	assert_int_equal(confined(run_memory), ENOSYS);
 	assert_int_equal(confined(raise_limit), ENOSYS);
+}
+
+/* Who orders things of the module: generic netlink more, and nothing else. */
+static void netlink_and_no_more(void **state)
+{
+	int (*const deadly[])(void) = { run_program, make_process, make_socket, make_datagram, trace_parent, signal_parent,
+					change_mode, become_root };
+
+	for (size_t i = 0; i < sizeof(deadly) / sizeof(*deadly); i++)
+		assert_int_equal(confined_by(sm_confine_netlink, deadly[i]), 1000 + SIGSYS);
+	assert_int_equal(confined_by(sm_confine_netlink, work), 0);
+	assert_int_equal(confined_by(sm_confine_netlink, generic_netlink), 0);
+	assert_int_equal(confined_by(sm_confine_netlink, route_netlink), ENOSYS);
+	assert_int_equal(confined_by(sm_confine_netlink, run_memory), ENOSYS);
+	assert_int_equal(confined(generic_netlink), 1000 + SIGSYS);
+	if (sm_landlock())
+		assert_int_equal(confined_by(sm_confine_netlink, read_system_file), EACCES);
 }
 
 /* No capability, nothing to gain by a program, a filter: as the kernel sees it. */
@@ -267,6 +300,7 @@ int main(void)
 		TEST(files_elsewhere_are_not_there),
 		TEST(what_no_session_does_ends_it),
 		TEST(the_rest_is_refused),
+		TEST(netlink_and_no_more),
 		TEST(the_kernel_says_so),
 		TEST(root_becomes_the_owner),
 	};

@@ -17,6 +17,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
+#include <linux/netlink.h>
 #include <linux/seccomp.h>
 #include <pwd.h>
 #include <seccomp.h>
@@ -24,6 +25,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -123,13 +125,13 @@ static const char *const needed[] = {
 	"clock_nanosleep_time64", "getrandom", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getppid", "uname",
 	"sysinfo", "getrusage", "times", "sched_yield", "sched_getaffinity", "alarm", "setitimer",
 	/* signals to itself, and the end */
-	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack", "tgkill", "restart_syscall", "exit", "exit_group",
+	"rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigreturn", "sigreturn", "sigaltstack", "tgkill", "restart_syscall", "exit", "exit_group",
 	"set_robust_list", "rseq",
 };
 
 /* No session has a reason for these: one that tries is not ours any more. */
 static const char *const deadly[] = {
-	"execve", "execveat", "fork", "vfork", "clone", "clone3", "socket", "socketpair", "connect", "bind", "listen", "accept",
+	"execve", "execveat", "fork", "vfork", "clone", "clone3", "socketpair", "connect", "listen", "accept",
 	"accept4", "ptrace", "process_vm_readv", "process_vm_writev", "kill", "tkill", "pidfd_open", "pidfd_getfd",
 	"pidfd_send_signal", "mount", "umount2", "pivot_root", "chroot", "setns", "unshare", "open_by_handle_at", "bpf",
 	"perf_event_open", "userfaultfd", "io_uring_setup", "keyctl", "add_key", "request_key", "init_module", "finit_module",
@@ -166,7 +168,22 @@ static int add_conditions(scmp_filter_ctx f)
 	return err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(prlimit64), 1, SCMP_A2(SCMP_CMP_EQ, 0));
 }
 
-static int confine_calls(struct sm_err *e)
+/* Generic netlink goes nowhere but into the kernel, and a socket of it cannot be had without a bind(). */
+static int add_sockets(scmp_filter_ctx f, bool netlink)
+{
+	static const char *const both[] = { "socket", "bind" };
+	int err;
+
+	if (!netlink)
+		return add_rules(f, both, 2, SCMP_ACT_KILL_PROCESS);
+	err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(bind), 0);
+	if (!err)
+		err = seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_NE, AF_NETLINK));
+	return err ? err : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, AF_NETLINK),
+					    SCMP_A2(SCMP_CMP_EQ, NETLINK_GENERIC));
+}
+
+static int confine_calls(bool netlink, struct sm_err *e)
 {
 	scmp_filter_ctx f;
 	int err;
@@ -181,6 +198,8 @@ static int confine_calls(struct sm_err *e)
 	if (!err)
 		err = add_rules(f, deadly, sizeof(deadly) / sizeof(*deadly), SCMP_ACT_KILL_PROCESS);
 	if (!err)
+		err = add_sockets(f, netlink);
+	if (!err)
 		err = add_conditions(f);
 	if (!err)
 		err = seccomp_load(f);
@@ -189,10 +208,13 @@ static int confine_calls(struct sm_err *e)
 	return err ? sm_fail(e, err, "seccomp: %s", strerror(-err)) : 0;
 }
 
-static int drop_capabilities(struct sm_err *e)
+static int drop_capabilities(bool netlink, struct sm_err *e)
 {
 	struct __user_cap_header_struct h = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct d[2] = { { 0 } };
+	struct __user_cap_data_struct have[2] = { { 0 } }, d[2] = { { 0 } };
+
+	if (netlink && !syscall(SYS_capget, &h, have))
+		d[0].effective = d[0].permitted = have[0].permitted & 1u << CAP_SYS_ADMIN;
 
 	/* Not before: ambient ones go with the permitted, and of the bounding set nothing can come without an exec. */
 	if (syscall(SYS_capset, &h, d) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -213,7 +235,7 @@ static int set_limits(struct sm_err *e)
 	return 0;
 }
 
-int sm_confine(const struct sm_allowed *allowed, unsigned int nr, struct sm_err *e)
+static int confine(const struct sm_allowed *allowed, unsigned int nr, bool netlink, struct sm_err *e)
 {
 	uint8_t digest[SM_DIGEST];
 	int err;
@@ -222,9 +244,19 @@ int sm_confine(const struct sm_allowed *allowed, unsigned int nr, struct sm_err 
 	tzset();
 	sm_sha256("", 0, digest);
 	sm_random(digest, sizeof(digest));
-	if ((err = set_limits(e)) || (err = drop_capabilities(e)) || (err = confine_files(allowed, nr, e)))
+	if ((err = set_limits(e)) || (err = drop_capabilities(netlink, e)) || (err = confine_files(allowed, nr, e)))
 		return err;
-	return confine_calls(e);
+	return confine_calls(netlink, e);
+}
+
+int sm_confine(const struct sm_allowed *allowed, unsigned int nr, struct sm_err *e)
+{
+	return confine(allowed, nr, false, e);
+}
+
+int sm_confine_netlink(const struct sm_allowed *allowed, unsigned int nr, struct sm_err *e)
+{
+	return confine(allowed, nr, true, e);
 }
 
 /* ---- users ---- */

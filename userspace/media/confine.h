@@ -35,6 +35,9 @@ bool sm_seccomp(void);
  */
 int sm_confine(const struct sm_allowed *allowed, unsigned int nr, struct sm_err *e);
 
+/* sm_confine_netlink() - the same, but for CAP_SYS_ADMIN and generic netlink: of a process that orders things of the module */
+int sm_confine_netlink(const struct sm_allowed *allowed, unsigned int nr, struct sm_err *e);
+
 /**
  * sm_become() - give up root
  * @user: to become; NULL: the owner of @path

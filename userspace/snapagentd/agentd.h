@@ -5,6 +5,7 @@
  *	main.c		the daemon			session.c	who is it, which order
  *	volumes.c	orders about generations	job_orders.c	orders about backups, restores
  *	job.c		a job's files			runner.c	the process that runs a job
+ *	helper.c	starts jobs for a confined session
  *	place.c		what is restored onto		child.c		the program that does a job
  *	config.c	agent.conf			schedule.c	what is due (no I/O), plan.h
  *	state.c		what was shipped, when		run.c		one pass over the schedule
@@ -32,6 +33,8 @@ struct agent {
 char *agent_path(char path[PATH_MAX], const char *name);
 /* agent_config() - read agent.conf; without a file all defaults */
 int agent_config(struct config *c, struct sm_err *e);
+/* agent_config_keep() - read it now; agent_config() parses what was there then: of a process that cannot open it later */
+void agent_config_keep(void);
 
 /* A session on behalf of a client. */
 struct asker {

@@ -375,15 +375,15 @@ int job_signal(uint32_t id, int sig)
 	return err;
 }
 
-int job_cancel(struct job *j, struct sm_err *e)
+int job_cancel(struct job *j, int (*interrupt)(uint32_t id), struct sm_err *e)
 {
 	int lock, err;
 
-	if (!job_signal(j->id, SIGINT))
+	if (!interrupt(j->id))
 		return 0;
 	lock = job_lock(j->id, e);	/* it is ending, or beginning just now: what it comes to is for who has the lock to say */
 	if (lock < 0)
-		return lock == -EBUSY && !job_signal(j->id, SIGINT) ? 0 : lock;
+		return lock == -EBUSY && !interrupt(j->id) ? 0 : lock;
 	job_done(j);
 	err = job_load(j->id, j, e);
 	if (!err && j->state == JOB_DONE)

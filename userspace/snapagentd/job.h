@@ -71,8 +71,8 @@ bool job_running(uint32_t id);
 /* job_signal() - to whoever runs it: SIGINT cancels it, SIGTERM interrupts it. Return: 0, -ESRCH nobody does */
 int job_signal(uint32_t id, int sig);
 
-/* job_cancel() - have who runs it stop; when nobody does, note that. What it is now is in @j. Return: 0, -EEXIST it is done, -errno */
-int job_cancel(struct job *j, struct sm_err *e);
+/* job_cancel() - have who runs it stop, by @interrupt (SIGINT to it; as job_signal()); when nobody does, note that. What it is now is in @j. Return: 0, -EEXIST it is done, -errno */
+int job_cancel(struct job *j, int (*interrupt)(uint32_t id), struct sm_err *e);
 
 /* job_row() - what is told about a job; progress included while it runs */
 json_t *job_row(const struct job *j);

@@ -12,6 +12,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "helper.h"
 #include "job.h"
 #include "place.h"
 #include "store.h"
@@ -92,7 +93,7 @@ static int check_limit(const struct config *c, const struct job *j, struct sm_er
 static int start(struct asker *a, struct job *j, bool again, struct sm_err *e)
 {
 	char path[PATH_MAX];
-	int lock, starts, err;
+	int starts, err;
 	struct place place = { .dir = -1 };
 	struct config_dest d;
 	struct config c;
@@ -110,10 +111,10 @@ static int start(struct asker *a, struct job *j, bool again, struct sm_err *e)
 	config_free(&c);
 	if (!err && !again)
 		err = job_create(j, e);
-	if (!err) {
-		lock = job_lock(j->id, e);
-		err = lock < 0 ? lock : job_start(j, lock, e);
-	}
+	if (!err)
+		err = helper_start(j->id, e);
+	if (!err)
+		j->state = JOB_RUNNING;
 	if (starts >= 0)
 		close(starts);
 	if (!err)
@@ -309,7 +310,7 @@ static int do_cancel(struct asker *a, const json_t *order, struct sm_err *e)
 		err = sm_fail(e, -EACCES, "this client may not cancel jobs of others");
 	else if (j.state == JOB_DONE)
 		err = sm_fail(e, -EEXIST, "job %u: is done", j.id);
-	else if (!(err = job_cancel(&j, e)))
+	else if (!(err = job_cancel(&j, helper_cancel, e)))
 		sm_note(a->service, "cancel job=%u client=%s", j.id, a->client);
 	if (!err)
 		err = asker_row(a, job_row(&j), e);

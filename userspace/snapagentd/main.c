@@ -7,7 +7,9 @@
 
 #include "agentd.h"
 #include "cmd.h"
+#include "confine.h"
 #include "job.h"
+#include "store.h"
 
 /* Backups that run are told to stop; they can be taken up again. */
 static void stop_jobs(struct sm_service *s)
@@ -36,16 +38,22 @@ static const struct snap_cmd cmd = {
 
 static int serve(struct agent *a, const char *where, struct sm_err *e)
 {
+	char path[PATH_MAX];
 	struct config c;
 	int err = agent_config(&c, e);
 
 	if (err)
 		return err;
-	config_free(&c);	/* read again for each order; a broken one is said at once */
+	config_free(&c);	/* read again for each session; a broken one is said at once */
 	err = sm_server_key(a->dir, false, &a->key, e);
 	if (err)
 		return err == -ENOENT ? sm_fail(e, err, "%s/server.key: there is no key: snapagentd init makes it", a->dir) : err;
+	/* Sessions cannot make what is missing above. */
+	if ((err = sm_mkdir_durable(agent_path(path, "jobs"), e)))
+		return err;
 	err = sm_service_listen(&a->service, where, NULL, e);
+	if (!err)
+		sm_note(&a->service, "start landlock=%d seccomp=%d", sm_landlock(), sm_seccomp());
 	if (!err)
 		err = sm_service_run(&a->service, e);
 	sm_key_free(a->key);

@@ -2,12 +2,23 @@
 /*
  * One session: who is it, and its orders, one after the other. The key proved in the handshake names the client; there is no other
  * way in. An order that fails ends the session.
+ *
+ * What reads the network's bytes is confined before the first of them, as the media server's sessions are:
+ *
+ *	capabilities	CAP_SYS_ADMIN alone, for the module's netlink family; and system calls leave it nothing else to be used on
+ *	files		the clients (read), jobs and locks (write), /sys (names of devices). Not agent.conf, which was read before, nor keys
+ *	programs	none. Jobs are started and stopped by the helper, which hears their numbers only
+ *
+ * So whoever takes over a session can give the orders that an agent takes, of any role, and no others: generations can be lost, and what [restore] names
+ * be overwritten, but nothing that agent.conf does not allow is read, written or sent.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agentd.h"
+#include "confine.h"
+#include "helper.h"
 
 #define SILENCE_MS	(15 * 60 * 1000)
 
@@ -130,6 +141,29 @@ static void send_error(struct sm_chan *c, int err, const char *text)
 		sm_send_error(c, err, err == -EINTR ? "the agent is stopping; ask again later" : text);
 }
 
+static int confine(struct sm_err *e)
+{
+	static char clients[PATH_MAX], locks[PATH_MAX], jobs[PATH_MAX];
+	const struct sm_allowed allowed[] = {
+		{ agent_path(clients, "agent/clients"), false }, { agent_path(locks, "agent/locks"), true }, { agent_path(jobs, "jobs"), true },
+		{ "/sys", false },
+	};
+
+	return sm_confine_netlink(allowed, sizeof(allowed) / sizeof(*allowed), e);
+}
+
+/* Before a byte of the peer's is read. */
+static int split(struct sm_service *s, int in, int out, struct sm_err *e)
+{
+	const int theirs[] = { in, out == in ? -1 : out, s->gate };
+	int err = helper_begin(theirs, sizeof(theirs) / sizeof(*theirs), e);
+
+	if (err)
+		return err;
+	agent_config_keep();
+	return confine(e);
+}
+
 int session(struct sm_service *s, int in, int out, const char *peer, bool tls, const sigset_t *wait_mask)
 {
 	struct asker a = { .service = s };
@@ -142,7 +176,9 @@ int session(struct sm_service *s, int in, int out, const char *peer, bool tls, c
 	sm_chan_init(&c, in, out);
 	c.timeout_ms = SILENCE_MS;
 	a.chan = &c;
-	err = greet(&a, &e);
+	err = split(s, in, out, &e);
+	if (!err)
+		err = greet(&a, &e);
 	if (!err && !sm_service_admit(s))
 		err = sm_fail(&e, -EBUSY, "too many sessions");
 	if (err) {

@@ -503,10 +503,11 @@ restore_goes_on()	# the manager is killed, the restore is not; nobody else gets 
 	ip netns exec manager env SNAPDIFF_CONFIG_DIR=/tmp/etc-manager snaprestore --host $AGENT --from stalling --volume vol --gen 4 --to "$DISK3" \
 		> /dev/null 2> /tmp/err &
 	pid=$!
-	within 20 grep -q ": job [0-9]*$" /tmp/err && job=$(sed -n 's/.*: job \([0-9]*\)$/\1/p' /tmp/err) && within 60 some_sent "$job" || return 1
+	within 60 grep -q ": job [0-9]*$" /tmp/err && job=$(sed -n 's/.*: job \([0-9]*\)$/\1/p' /tmp/err) && within 60 some_sent "$job" ||
+		{ out=$(cat /tmp/err "/tmp/state/jobs/$job/"*.json); return 1; }
 	kill -9 $pid
 	wait $pid 2> /dev/null
-	[ "$(jobs_state "$job")" = running ] || return 1
+	out=$(jobs_state "$job") && [ "$out" = running ] || return 1
 	no_restore 5 "is writing it" --from media --gen 1 --to "$DISK3" || return 1
 	m snaprestore --host $AGENT --jobs && [[ $out == *restore*vol* ]] || return 1
 	rm /tmp/stall
