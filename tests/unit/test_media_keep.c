@@ -86,6 +86,28 @@ static void locked_ones_do_not_count(void **state)
 	assert_kept(5, "lLl..");
 }
 
+/* The newest of its day, and worth nothing: the next one of that day stays, and one more of the last ones. It stays itself. */
+static void damaged_ones_take_no_place(void **state)
+{
+	static const uint32_t hours[] = { 0, 1, 2, 24, 25, 48, 72 };
+
+	setenv("TZ", "UTC", 1);
+	tzset();
+	history(hours, 7, NOON);
+	verdict[0].damaged = true;
+	sm_prune_select(&(struct sm_policy){ { [SM_KEEP_DAILY] = 2 } }, verdict, 7);
+	assert_kept(7, "dd.d...");
+	history(hours, 7, NOON);
+	verdict[0].damaged = verdict[1].damaged = true;
+	sm_prune_select(&(struct sm_policy){ { [SM_KEEP_LAST] = 2 } }, verdict, 7);
+	assert_kept(7, "llll...");
+	/* Of a day that has nothing else it stays, and counts as none. */
+	history(hours, 7, NOON);
+	verdict[5].damaged = true;
+	sm_prune_select(&(struct sm_policy){ { [SM_KEEP_DAILY] = 3 } }, verdict, 7);
+	assert_kept(7, "d..d.dd");
+}
+
 /* The server's clock went back: order is that of publishing. */
 static void order_is_of_publishing(void **state)
 {
@@ -496,10 +518,79 @@ static void samples_and_results(void **state)
 	free(m.data);
 }
 
-static int note_damaged(uint32_t number, bool removed, void *arg)
+static int note_damaged(uint32_t number, enum sm_lost how, void *arg)
 {
-	*(uint32_t *)arg = removed ? number : 0;
+	*(uint32_t *)arg = how == SM_LOST_DAMAGED ? number : 0;
 	return 0;
+}
+
+/* What verification noted reaches the rules. */
+static void prune_knows_what_is_damaged(void **state)
+{
+	struct image m = make_image(90001, 1);
+	struct sm_numbers hurt = { 0 };
+	struct backup b;
+	struct fates f;
+
+	for (uint32_t i = 1; i <= 3; i++) {
+		make_backup(&b, i, &m, NULL, NULL, 3);
+		assert_int_equal(store(&b, NULL, NULL), 0);
+		free_backup(&b);
+	}
+	assert_int_equal(sm_numbers_add(&hurt, 3), 0);
+	assert_int_equal(sm_damaged_save(&repo, vid, &hurt, NULL), 0);
+	assert_int_equal(keep_last(1, true, &f), 0);
+	assert_int_equal(f.kept, 2);
+	assert_int_equal(f.removed, 1);
+	assert_gone(1);
+	assert_stored(2, &m);
+	free(hurt.v);
+	free(m.data);
+}
+
+static const struct sm_store_ops *sound_ops;
+static unsigned int bad_reads;		/* of manifest 2, that still fail */
+
+static int failing_open(struct sm_store *s, const char *key, struct sm_object **o, struct sm_err *e)
+{
+	if (strstr(key, "0000000002.manifest") && bad_reads && bad_reads--)
+		return sm_fail(e, -EIO, "%s: planted", key);
+	return sound_ops->open(s, key, o, e);
+}
+
+static int note_how(uint32_t number, enum sm_lost how, void *arg)
+{
+	assert_int_equal(number, 2);
+	*(enum sm_lost *)arg = how;
+	return 0;
+}
+
+/* An error of the disk that passes, or stays, deletes nothing. */
+static void what_cannot_be_read_is_not_given_up(void **state)
+{
+	struct image m = make_image(90001, 1);
+	struct sm_store_ops ops = *repo.store->ops;
+	enum sm_lost how = SM_LOST_LOCKED;
+	struct backup b;
+
+	for (uint32_t i = 1; i <= 3; i++) {
+		make_backup(&b, i, &m, NULL, NULL, 3);
+		assert_int_equal(store(&b, NULL, NULL), 0);
+		free_backup(&b);
+	}
+	sound_ops = repo.store->ops;
+	ops.open = failing_open;
+	repo.store->ops = &ops;
+	bad_reads = 1;
+	assert_int_equal(sm_prune_damaged(&repo, vid, true, note_how, &how, NULL), 0);
+	assert_int_equal(how, SM_LOST_NOT);
+	bad_reads = 1000;
+	assert_int_equal(sm_prune_damaged(&repo, vid, true, note_how, &how, NULL), 0);
+	assert_int_equal(how, SM_LOST_UNREADABLE);
+	repo.store->ops = sound_ops;
+	for (uint32_t i = 1; i <= 3; i++)
+		assert_stored(i, &m);
+	free(m.data);
 }
 
 /* A damaged manifest: what it needs stays, whatever goes; the rules see the sound ones only. */
@@ -847,6 +938,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(rules_one_by_one),
+		cmocka_unit_test(damaged_ones_take_no_place),
 		cmocka_unit_test(locked_ones_do_not_count),
 		cmocka_unit_test(order_is_of_publishing),
 		cmocka_unit_test(rules_against_a_second_reading),
@@ -856,6 +948,8 @@ int main(void)
 		TEST(locks_readers_and_uploads_hold),
 		TEST(base_exchanged_for_its_equal),
 		TEST(samples_and_results),
+		TEST(prune_knows_what_is_damaged),
+		TEST(what_cannot_be_read_is_not_given_up),
 		TEST(doubt_gives_no_space_back),
 		TEST(a_thousand_increments_cost_no_more),
 		TEST(commit_killed_at_every_system_call),

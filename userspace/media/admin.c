@@ -321,11 +321,17 @@ static int prune_row(const struct sm_verdict *v, void *arg)
 	sm_json_set_text(o, "action", words[v->fate]);
 	if (reason)
 		sm_json_set_text(o, "reason", reason);
+	if (v->damaged)
+		json_object_set_new(o, "damaged", json_true());
 	return j->a->row(o, j->a->arg);
 }
 
-static int prune_damaged_row(uint32_t number, bool removed, void *arg)
+static int prune_damaged_row(uint32_t number, enum sm_lost how, void *arg)
 {
+	static const char *const why[] = {
+		[SM_LOST_DAMAGED] = "its manifest is damaged", [SM_LOST_LOCKED] = "locked", [SM_LOST_NOT] = "its manifest could be read this time",
+		[SM_LOST_UNREADABLE] = "its manifest cannot be read, which may pass",
+	};
 	struct job *j = arg;
 	struct sm_generations g;
 	json_t *o;
@@ -335,8 +341,8 @@ static int prune_damaged_row(uint32_t number, bool removed, void *arg)
 	o = about_volume(j, &g);
 	sm_generations_free(&g);
 	put(o, "generation", number);
-	sm_json_set_text(o, "action", !removed ? "keep" : flag(j, "apply") ? "removed" : "remove");
-	sm_json_set_text(o, "reason", removed ? "its manifest is damaged" : "locked");
+	sm_json_set_text(o, "action", how != SM_LOST_DAMAGED ? "keep" : flag(j, "apply") ? "removed" : "remove");
+	sm_json_set_text(o, "reason", why[how]);
 	return j->a->row(o, j->a->arg);
 }
 

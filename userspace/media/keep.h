@@ -37,11 +37,14 @@ struct sm_verdict {
 	enum sm_fate fate;
 	enum sm_rule rule;	/* of SM_FATE_KEEP */
 	uint64_t locked_until;	/* of SM_FATE_LOCKED */
+	bool damaged;		/* as a verification found it: takes the place of no sound one */
 };
 
 /**
  * sm_prune_select() - apply the rules; changes nothing
  * @v: @nr generations, newest first by sequence; those that come as SM_FATE_LOCKED stay that, the others become KEEP or REMOVE
+ *
+ * What @damaged changes is only that more is kept: the sound ones that would be if the damaged were not there.
  */
 void sm_prune_select(const struct sm_policy *p, struct sm_verdict *v, size_t nr);
 
@@ -56,13 +59,21 @@ void sm_prune_select(const struct sm_policy *p, struct sm_verdict *v, size_t nr)
 int sm_prune(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool apply,
 	     int (*fn)(const struct sm_verdict *v, void *arg), void *arg, struct sm_err *e);
 
+/* What became of a generation whose manifest could not be had. */
+enum sm_lost {
+	SM_LOST_DAMAGED,	/* it is not what its digest says: removed, or would be */
+	SM_LOST_LOCKED,		/* by an operator: stays */
+	SM_LOST_UNREADABLE,	/* the disk does not give it back, which may pass: stays */
+	SM_LOST_NOT,		/* read now: stays */
+};
+
 /**
  * sm_prune_damaged() - give up the generations whose manifests are damaged
- * @fn: told about each, and whether it is (or would be) removed; locked ones are not
+ * @fn: told about each that could not be had at first
  *
  * As long as they are there nothing is collected, in case that the manifest comes back from a replica.
  */
-int sm_prune_damaged(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t number, bool removed, void *arg), void *arg,
+int sm_prune_damaged(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t number, enum sm_lost how, void *arg), void *arg,
 		     struct sm_err *e);
 
 struct sm_gc {

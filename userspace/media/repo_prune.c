@@ -94,21 +94,51 @@ static void apply_rule(enum sm_rule rule, uint32_t keep, struct sm_verdict *v, s
 	}
 }
 
-void sm_prune_select(const struct sm_policy *p, struct sm_verdict *v, size_t nr)
+/* Fates by the rules; @sound: of the sound ones only, the others are as if they were not there. -ENOMEM */
+static int run_rules(const struct sm_policy *p, struct sm_verdict *v, size_t nr, bool sound)
 {
 	struct periods taken = { malloc((nr + 1) * sizeof(uint64_t)), 0 }, mine = { malloc((nr + 1) * sizeof(uint64_t)), 0 };
 	bool *decided = calloc(nr + 1, sizeof(*decided));
 	bool good = taken.v && mine.v && decided;
 
-	for (size_t i = 0; i < nr; i++)
+	for (size_t i = 0; good && i < nr; i++) {
 		if (v[i].fate != SM_FATE_LOCKED)
-			v[i].fate = good ? SM_FATE_REMOVE : SM_FATE_KEEP;	/* no memory: nothing goes */
+			v[i].fate = SM_FATE_REMOVE;
+		decided[i] = sound && v[i].damaged;
+	}
 	for (int rule = 0; good && rule < SM_NR_RULES; rule++)
 		if (p->keep[rule])
 			apply_rule(rule, p->keep[rule], v, nr, decided, &taken, &mine);
 	free(taken.v);
 	free(mine.v);
 	free(decided);
+	return good ? 0 : -ENOMEM;
+}
+
+static void keep_all(struct sm_verdict *v, size_t nr)
+{
+	for (size_t i = 0; i < nr; i++)
+		if (v[i].fate != SM_FATE_LOCKED)
+			v[i].fate = SM_FATE_KEEP;
+}
+
+/*
+ * Once over the sound ones: what they keep is not fewer because others are damaged. Once over all: what is damaged stays as long as it
+ * would have stayed, since most of it may be whole, and the damage an error of the disk that passes.
+ */
+void sm_prune_select(const struct sm_policy *p, struct sm_verdict *v, size_t nr)
+{
+	struct sm_verdict *all = malloc((nr + 1) * sizeof(*all));
+
+	if (all)
+		memcpy(all, v, nr * sizeof(*v));
+	if (!all || run_rules(p, v, nr, true) || run_rules(p, all, nr, false))
+		keep_all(v, nr);	/* no memory: nothing goes */
+	else
+		for (size_t i = 0; i < nr; i++)
+			if (v[i].fate == SM_FATE_REMOVE)
+				v[i] = all[i];
+	free(all);
 }
 
 /* ---- a volume ---- */
@@ -224,16 +254,19 @@ static int prune_locked(struct sm_repo *r, const char *vid, const struct sm_poli
 			int (*fn)(const struct sm_verdict *v, void *arg), void *arg, struct sm_err *e)
 {
 	struct sm_generations g;
+	struct sm_numbers hurt;
 	struct sm_verdict *v;
 	int err = sm_repo_generations(r, vid, &g, e), told = 0;
 
 	if (err)
 		return err;
+	sm_damaged_load(r, vid, &hurt);
 	v = calloc(g.nr + 1, sizeof(*v));
 	if (!v)
 		err = sm_fail(e, -ENOMEM, "no memory");
 	for (size_t i = 0; !err && i < g.nr; i++) {
 		v[i].g = &g.v[i];
+		v[i].damaged = sm_numbers_have(&hurt, g.v[i].manifest.info.number);
 		err = note_lock(r, vid, &v[i], e);
 	}
 	if (!err) {
@@ -248,6 +281,7 @@ static int prune_locked(struct sm_repo *r, const char *vid, const struct sm_poli
 	for (size_t i = 0; v && fn && !told && i < g.nr; i++)
 		told = fn(&v[i], arg);
 	free(v);
+	free(hurt.v);
 	sm_generations_free(&g);
 	return err ? err : told;
 }
@@ -272,28 +306,45 @@ int sm_prune(struct sm_repo *r, const char *vid, const struct sm_policy *p, bool
 	return err;
 }
 
-static int prune_damaged_locked(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t, bool, void *), void *arg,
+/*
+ * The list found it lost; that may have been an error of the disk, which passes. It is looked at once more, and only bytes that were read
+ * and are not what their digest says prove anything.
+ */
+static int judge_damaged(struct sm_repo *r, const char *vid, uint32_t number, enum sm_lost *how, struct sm_err *e)
+{
+	struct sm_generation g;
+	uint64_t until;
+	int is = is_locked(r, vid, number, &until, e), err;
+
+	if (is < 0)
+		return is;
+	err = sm_repo_generation(r, vid, number, &g, NULL);
+	if (!err)
+		sm_generation_done(&g);
+	*how = is ? SM_LOST_LOCKED : !err ? SM_LOST_NOT : err == -EUCLEAN ? SM_LOST_DAMAGED : SM_LOST_UNREADABLE;
+	return 0;
+}
+
+static int prune_damaged_locked(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t, enum sm_lost, void *), void *arg,
 				struct sm_err *e)
 {
 	struct sm_generations g;
 	int err = sm_repo_generations(r, vid, &g, e), told = 0;
 
 	for (size_t i = 0; !err && !told && i < g.damaged.nr; i++) {
-		uint64_t until;
-		int keep = is_locked(r, vid, g.damaged.v[i], &until, e);
+		enum sm_lost how;
 
-		if (keep < 0)
-			err = keep;
-		else if (apply && !keep)
+		err = judge_damaged(r, vid, g.damaged.v[i], &how, e);
+		if (!err && apply && how == SM_LOST_DAMAGED)
 			err = remove_generation(r, vid, g.damaged.v[i], e);
 		if (!err)
-			told = fn(g.damaged.v[i], !keep, arg);
+			told = fn(g.damaged.v[i], how, arg);
 	}
 	sm_generations_free(&g);
 	return err ? err : told;
 }
 
-int sm_prune_damaged(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t number, bool removed, void *arg), void *arg,
+int sm_prune_damaged(struct sm_repo *r, const char *vid, bool apply, int (*fn)(uint32_t number, enum sm_lost how, void *arg), void *arg,
 		     struct sm_err *e)
 {
 	int lock = volume_lock(r, vid, e), err;

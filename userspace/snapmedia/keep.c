@@ -19,13 +19,15 @@ static const struct snap_col prune_cols[] = {
 	{ "received", "RECEIVED", SNAP_COL_TIME, 0, 0 },
 	{ "action", "ACTION", SNAP_COL_STRING, 0, 0 },
 	{ "reason", "WHY", SNAP_COL_STRING, 0, 0 },
+	{ "damaged", "DAMAGED", SNAP_COL_BOOL, SNAP_COL_HIDDEN, 0 },
 };
 
 static const char prune_help[] =
 	"Without --apply it only says what it would do. The rules are those of Proxmox Backup Server: applied in the order above, each from\n"
 	"the newest generation to the oldest, and each keeps the newest one of so many periods; what an earlier rule has kept\n"
 	"does not count for a later one. Times are those at which this server received the generations. Locked generations stay, as do\n"
-	"those that are being read and those that an upload under way builds on. An increment does not need its parent: any may go.";
+	"those that are being read and those that an upload under way builds on. An increment does not need its parent: any may go.\n"
+	"A generation that a verification found damaged takes the place of no sound one, and stays as long as it would have stayed.";
 
 static int run_prune(int argc, char **argv)
 {
