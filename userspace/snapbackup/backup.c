@@ -511,8 +511,9 @@ static int send_generation(struct backup *b, struct sm_err *e)
 		return err;
 	if (!b->published) {
 		plan_resume(&b->plan);
-		/* What is not sent is signed with the rest. Of data a restore sees whose it is (proof.c); of zeros nothing could be seen. */
-		if (b->o->key && (err = plan_check_zeros(&b->plan, b->o->source, e)))
+		/* What is not sent gets into the manifest with the rest, and nobody will look at it again. */
+		err = plan_check_have(&b->plan, b->o->source, b->o->key, e);
+		if (err)
 			return err;
 		err = send_all(b, e);
 		if (err)

@@ -11,6 +11,7 @@ void plan_init(struct plan *p)
 	sm_spill_init(&p->ranges, sizeof(struct range), NULL);
 	sm_spill_init(&p->have, sizeof(struct sm_extent), NULL);
 	sm_spill_init(&p->have_leaves, sizeof(struct have_leaf), NULL);
+	sm_spill_init(&p->have_data_x, sizeof(struct sm_extent), NULL);
 	sm_spill_init(&p->have_zeros, sizeof(struct sm_extent), NULL);
 }
 
@@ -19,6 +20,7 @@ void plan_free(struct plan *p)
 	sm_spill_free(&p->ranges);
 	sm_spill_free(&p->have);
 	sm_spill_free(&p->have_leaves);
+	sm_spill_free(&p->have_data_x);
 	sm_spill_free(&p->have_zeros);
 }
 
@@ -129,14 +131,20 @@ static int have_data(const void *head, size_t len, void *arg, struct sm_err *e)
 		return sm_fail(e, -errno, "no room for what the server has: %s", strerror(errno));
 	/* It was checked against the volume's size when it came in; here only its parts are wanted. */
 	err = sm_data_parse(head, len, sm_data_end(head, len), true, &d, e);
+	leaf->at = p->have_data_x.nr;
 	for (uint32_t i = 0; !err && i < d.nr; i++) {
 		struct sm_extent x = sm_extent_at(d.extents, i);
 
 		err = add_extent(&p->have, x.offset, x.length, e);
+		if (!err)
+			err = add_extent(&p->have_data_x, x.offset, x.length, e);
 	}
 	if (err)
 		return err;
 	leaf->first = le64toh(d.extents[0].offset);
+	leaf->nr = d.nr;
+	leaf->sealed = d.codec == SM_CODEC_SEALED;
+	memcpy(leaf->bytes, d.digest, SM_DIGEST);
 	sm_data_leaf(&d, leaf->digest);
 	p->have_bytes += d.raw_length;
 	p->have_data += d.raw_length;
@@ -171,30 +179,105 @@ void plan_resume(struct plan *p)
 			qsort(all[i]->map, all[i]->nr, all[i]->elem, by_offset);
 }
 
-#define CHECK	(1u << 20)
+#define CHECK	SM_MAX_RAW
+
+/* @len, of whole blocks or up to the end, into @buf, which has room for whole blocks */
+static int read_source(struct source *s, uint8_t *buf, uint64_t at, size_t len, struct sm_err *e)
+{
+	ssize_t got = s->ops->read(s, buf, (len + SM_BLOCK - 1) / SM_BLOCK * SM_BLOCK, at);
+
+	if (got < (ssize_t)len)
+		return sm_fail(e, got < 0 ? got : -EIO, "%s: cannot read %zu bytes at offset %llu", s->name, len, (unsigned long long)at);
+	if (s->tick)
+		s->tick(s->tick_arg);
+	return 0;
+}
 
 static int check_zeros(struct source *s, uint8_t *buf, uint64_t at, uint64_t end, struct sm_err *e)
 {
 	while (at < end) {
 		size_t len = end - at < CHECK ? end - at : CHECK;
-		ssize_t got = s->ops->read(s, buf, (len + SM_BLOCK - 1) / SM_BLOCK * SM_BLOCK, at);
+		int err = read_source(s, buf, at, len, e);
 
-		if (got < (ssize_t)len)
-			return sm_fail(e, got < 0 ? got : -EIO, "%s: cannot read %zu bytes at offset %llu", s->name, len, (unsigned long long)at);
+		if (err)
+			return err;
 		if (!sm_is_zero(buf, len))
 			return sm_fail(e, -EPROTO, "the media server says that it was sent zeros for what is none, at offset %llu", (unsigned long long)at);
-		if (s->tick)
-			s->tick(s->tick_arg);
 		at += len;
 	}
 	return 0;
 }
 
-int plan_check_zeros(const struct plan *p, struct source *s, struct sm_err *e)
+/* All that it has, sorted, against the plan: inside of it, and nothing twice. */
+static int check_places(const struct plan *p, struct sm_err *e)
 {
-	uint8_t *buf = aligned_alloc(SM_BLOCK, CHECK);
-	int err = buf ? 0 : sm_fail(e, -ENOMEM, "no memory");
+	uint64_t end = 0;
 	size_t at = 0;
+
+	for (size_t i = 0; i < p->have.nr; i++) {
+		const struct sm_extent *x = sm_spill_at(&p->have, i);
+		uint64_t pos = x->offset, stop = pos + x->length;
+		bool sent = pos >= end;
+
+		while (sent && pos < stop) {
+			const struct range *r = at < p->ranges.nr ? sm_spill_at(&p->ranges, at) : NULL;
+
+			if (r && r->offset + r->length <= pos) {
+				at++;
+				continue;
+			}
+			sent = r && r->offset <= pos;
+			pos = r && r->offset + r->length < stop ? r->offset + r->length : stop;
+		}
+		if (!sent)
+			return sm_fail(e, -EPROTO, "the media server says that it has what was not sent, or has it twice, at offset %llu",
+				       (unsigned long long)x->offset);
+		end = stop;
+	}
+	return 0;
+}
+
+/* A frame's bytes are those that would be sent now. */
+static int check_frame(const struct plan *p, struct source *s, const struct have_leaf *l, uint8_t *buf, struct sm_err *e)
+{
+	uint8_t digest[SM_DIGEST];
+	struct sm_sha sha;
+	int err = 0;
+
+	sm_sha_init(&sha);
+	for (uint32_t i = 0; !err && i < l->nr; i++) {
+		const struct sm_extent *x = sm_spill_at(&p->have_data_x, l->at + i);
+
+		err = read_source(s, buf, x->offset, x->length, e);
+		if (!err)
+			sm_sha_update(&sha, buf, x->length);
+	}
+	sm_sha_final(&sha, digest);
+	if (!err && memcmp(digest, l->bytes, SM_DIGEST))
+		err = sm_fail(e, -EPROTO, "the media server has other data than the source at offset %llu", (unsigned long long)l->first);
+	return err;
+}
+
+static int check_frames(const struct plan *p, struct source *s, bool sealed, uint8_t *buf, struct sm_err *e)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < p->have_leaves.nr; i++) {
+		const struct have_leaf *l = sm_spill_at(&p->have_leaves, i);
+
+		if (l->sealed != sealed)
+			err = sm_fail(e, -EPROTO, "the media server has data that is%s encrypted", sealed ? " not" : "");
+		else if (!sealed)
+			err = check_frame(p, s, l, buf, e);
+	}
+	return err;
+}
+
+/* What is known to be zeros without reading is not read. */
+static int check_all_zeros(const struct plan *p, struct source *s, uint8_t *buf, struct sm_err *e)
+{
+	size_t at = 0;
+	int err = 0;
 
 	for (size_t i = 0; !err && i < p->have_zeros.nr; i++) {
 		const struct sm_extent *x = sm_spill_at(&p->have_zeros, i);
@@ -220,6 +303,20 @@ int plan_check_zeros(const struct plan *p, struct source *s, struct sm_err *e)
 			pos = stop;
 		}
 	}
+	return err;
+}
+
+int plan_check_have(const struct plan *p, struct source *s, bool sealed, struct sm_err *e)
+{
+	uint8_t *buf = p->have.nr ? aligned_alloc(SM_BLOCK, CHECK) : NULL;
+	int err;
+
+	if (!p->have.nr)
+		return 0;
+	if (!buf)
+		return sm_fail(e, -ENOMEM, "no memory");
+	if (!(err = check_places(p, e)) && !(err = check_all_zeros(p, s, buf, e)))
+		err = check_frames(p, s, sealed, buf, e);
 	free(buf);
 	return err;
 }

@@ -9,9 +9,14 @@
 #include "repo.h"
 #include "source.h"
 
+/* A frame that the server has. */
 struct have_leaf {
 	uint64_t first;
-	uint8_t digest[SM_DIGEST];
+	uint8_t digest[SM_DIGEST];	/* the leaf */
+	uint8_t bytes[SM_DIGEST];	/* of its bytes, as its head says */
+	uint64_t at;			/* its extents, in have_data_x */
+	uint32_t nr;
+	bool sealed;
 };
 
 struct plan {
@@ -21,6 +26,7 @@ struct plan {
 	/* from a resumed upload; sorted by plan_resume() */
 	struct sm_spill have;		/* struct sm_extent: data and zeros */
 	struct sm_spill have_leaves;	/* struct have_leaf */
+	struct sm_spill have_data_x;	/* struct sm_extent of the frames, as they came: not sorted */
 	struct sm_spill have_zeros;	/* struct sm_extent */
 	uint64_t have_bytes, have_data, have_zero;
 	/* the walk */
@@ -44,11 +50,14 @@ int plan_take(struct plan *p, struct source *s, struct sm_spill *raw, uint64_t b
 extern const struct sm_have_ops plan_have_ops;	/* arg: struct plan */
 void plan_resume(struct plan *p);
 
-/*
- * plan_check_zeros() - after plan_resume(): are what the server says that it was sent as zeros zeros? -EPROTO: they are not, -errno. Reads what
- * is not known to be zeros without.
+/**
+ * plan_check_have() - after plan_resume(): is what the server says that it was sent what would be sent?
+ * @sealed: the backup is encrypted
+ *
+ * Blocks of the plan, none twice; zeros are zeros, and the source has the digests that frames have. It reads all of that, but what is known
+ * to be zeros without. Of an encrypted frame the digest is of other bytes: whose it is a restore sees (proof.c). -EPROTO: it is not, -errno.
  */
-int plan_check_zeros(const struct plan *p, struct source *s, struct sm_err *e);
+int plan_check_have(const struct plan *p, struct source *s, bool sealed, struct sm_err *e);
 
 /* plan_next() - the next part that is to be sent, at most @most bytes if it is to be read. false: that was all. */
 bool plan_next(struct plan *p, uint64_t most, struct range *r);
