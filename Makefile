@@ -67,7 +67,7 @@ meta_src := $(filter-out %/main.c,$(wildcard userspace/snapmeta/*.c))
 # and of snapagentd: what decides, and the files of jobs and schedule
 agent_src := $(addprefix userspace/snapagentd/,config.c schedule.c job.c paths.c runner.c child.c place.c state.c)
 # and of snapbackup: what is to be sent
-backup_src := $(addprefix userspace/snapbackup/,plan.c source_image.c)
+backup_src := $(addprefix userspace/snapbackup/,plan.c source_image.c pipeline.c reader.c)
 unit_src := $(wildcard tests/unit/test_*.c)
 unit_help_src := $(filter-out $(unit_src),$(wildcard tests/unit/*.c))
 sim_src := $(wildcard tests/sim/*.c)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- *	plan ──► cut ──► ring of jobs ──► workers: read, zeros out, hash, zstd ──► writer, in order ──► sink
+ *	plan ──► cut ──► ring of jobs ──► reads ──► workers: zeros out, hash, zstd ──► writer, in order ──► sink
  *
- *	job:  FREE ──(main: cut)──► READY ──(worker)──► BUSY ──► DONE ──(main: write)──► FREE
+ *	job:  FREE ──(main: cut)──► READING ──(reader)──► READY ──(worker)──► BUSY ──► DONE ──(main: write)──► FREE
  *
  * The ring is filled at its tail and emptied at its head by one thread, which also writes; workers take READY jobs in order.
- * One mutex, held for the moves only. Each worker has one read under way, so there are at least two even on one processor: the
- * device is not idle while a frame is compressed.
+ * One mutex, held for the moves only. All reads of the ring's jobs are under way at once (reader.h). Where that is not possible, or has
+ * failed, a worker reads for itself: so there are at least two even on one processor, and the device is not idle while a frame is compressed.
  */
 #include "pipeline.h"
 
@@ -17,12 +17,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define JOB_EXTENTS	(SM_SEND_RAW / SM_BLOCK + 1)
+#include "reader.h"
 
-enum job_state { FREE, READY, BUSY, DONE };
+#define JOB_EXTENTS	FETCH_MAX
+
+enum job_state { FREE, READING, READY, BUSY, DONE };
 
 struct job {
+	struct fetch fetch;		/* first: a job is found by it */
 	enum job_state state;
+	bool fetched;			/* @raw has all extents, each in whole blocks */
 	bool zero;			/* one extent known to be zeros */
 	uint32_t nr, nr_data, nr_zero;
 	struct sm_extent x[JOB_EXTENTS], data[JOB_EXTENTS], zeros[JOB_EXTENTS];
@@ -36,6 +40,7 @@ struct job {
 
 struct ring {
 	struct source *s;
+	struct reader *reader;		/* or NULL */
 	int level;
 	struct sm_sealer *sealer;
 	bool pack;
@@ -56,17 +61,25 @@ static void add_to(struct sm_extent *v, uint32_t *nr, uint64_t offset, uint64_t 
 		v[(*nr)++] = (struct sm_extent){ offset, length };
 }
 
-/* Read one extent behind what the job has, then keep only the blocks that are not zeros. */
-static int read_extent(struct ring *r, struct job *j, const struct sm_extent *x)
+static size_t whole(uint64_t length)
 {
-	size_t want = (x->length + SM_BLOCK - 1) / SM_BLOCK * SM_BLOCK;
-	uint8_t *at = j->raw + j->raw_length;
-	ssize_t got = r->s->ops->read(r->s, at, want, x->offset);
+	return (length + SM_BLOCK - 1) / SM_BLOCK * SM_BLOCK;
+}
+
+static int read_extent(struct ring *r, struct job *j, uint8_t *at, const struct sm_extent *x)
+{
+	ssize_t got = r->s->ops->read(r->s, at, whole(x->length), x->offset);
 
 	if (got < (ssize_t)x->length)
 		return sm_fail(&j->err, got < 0 ? got : -EIO, "%s: cannot read %llu bytes at offset %llu: %s", r->s->name,
 			       (unsigned long long)x->length, (unsigned long long)x->offset,
 			       got < 0 ? strerror(-got) : "ends early");
+	return 0;
+}
+
+/* Of an extent's bytes, which are at @at, keep the blocks that are not zeros, behind those of the extents before. */
+static void sort_out(struct job *j, const uint8_t *at, const struct sm_extent *x)
+{
 	for (uint64_t i = 0; i < x->length; i += SM_BLOCK) {
 		size_t len = x->length - i < SM_BLOCK ? x->length - i : SM_BLOCK;
 
@@ -79,11 +92,11 @@ static int read_extent(struct ring *r, struct job *j, const struct sm_extent *x)
 			memmove(j->raw + j->raw_length, at + i, len);
 		j->raw_length += len;
 	}
-	return 0;
 }
 
 static int work(struct ring *r, struct job *j)
 {
+	uint8_t *at = j->raw;
 	int err = 0;
 
 	j->nr_data = j->nr_zero = j->raw_length = 0;
@@ -92,8 +105,12 @@ static int work(struct ring *r, struct job *j)
 		j->zeros[j->nr_zero++] = j->x[0];
 		return 0;
 	}
-	for (uint32_t i = 0; !err && i < j->nr; i++)
-		err = read_extent(r, j, &j->x[i]);
+	for (uint32_t i = 0; !err && i < j->nr; i++) {
+		err = j->fetched ? 0 : read_extent(r, j, at, &j->x[i]);
+		if (!err)
+			sort_out(j, at, &j->x[i]);
+		at += whole(j->x[i].length);
+	}
 	if (err || !j->raw_length || !r->pack)
 		return err;
 	j->payload_length = sm_data_pack(j->data, j->nr_data, j->raw, j->raw_length, r->level, j->payload, &j->err);
@@ -126,6 +143,41 @@ static void *worker(void *arg)
 	}
 	pthread_mutex_unlock(&r->lock);
 	return NULL;
+}
+
+/* ---- reading ---- */
+
+static void hand_out(struct ring *r, struct job *j)
+{
+	pthread_mutex_lock(&r->lock);
+	j->state = READY;
+	pthread_cond_broadcast(&r->ready);
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void fetched(struct fetch *f, void *arg)
+{
+	struct job *j = (struct job *)f;
+
+	j->fetched = !f->failed;
+	hand_out(arg, j);
+}
+
+/* A job that has been cut: to the reader, or to the workers. */
+static int begin_job(struct ring *r, struct job *j, struct sm_err *e)
+{
+	int err;
+
+	j->fetched = false;
+	if (!r->reader || j->zero) {
+		hand_out(r, j);
+		return 0;
+	}
+	pthread_mutex_lock(&r->lock);
+	j->state = READING;
+	pthread_mutex_unlock(&r->lock);
+	err = reader_fetch(r->reader, &j->fetch, j->x, j->nr, j->raw);
+	return err ? sm_fail(e, err, "%s: cannot read: %s", r->s->name, strerror(-err)) : 0;
 }
 
 /* ---- cutting ---- */
@@ -224,10 +276,9 @@ static int fill_and_drain(struct ring *r, struct plan *p, struct sink *k, const 
 			more = cut_job(p, &rest, &r->job[r->tail]);
 			if (!more)
 				break;
-			pthread_mutex_lock(&r->lock);
-			r->job[r->tail].state = READY;
-			pthread_cond_signal(&r->ready);
-			pthread_mutex_unlock(&r->lock);
+			err = begin_job(r, &r->job[r->tail], e);
+			if (err)
+				return err;
 			r->tail = (r->tail + 1) % r->nr;
 			r->used++;
 		}
@@ -282,14 +333,16 @@ static int run_threads(struct ring *r, int threads, struct plan *p, struct sink 
 		       struct sm_err *e)
 {
 	pthread_t t[PIPELINE_MAX];
-	int n = 0, err = 0;
+	int n = 0, err = 0, fd = r->s->ops->fd ? r->s->ops->fd(r->s) : -1;
 
+	r->reader = fd < 0 ? NULL : reader_new(fd, r->nr, fetched, r);
 	while (n < threads && !pthread_create(&t[n], NULL, worker, r))
 		n++;
 	if (!n)
 		err = sm_fail(e, -EAGAIN, "cannot start a thread");
 	else
 		err = fill_and_drain(r, p, k, o, e);
+	reader_free(r->reader);
 	pthread_mutex_lock(&r->lock);
 	r->quit = true;
 	pthread_cond_broadcast(&r->ready);

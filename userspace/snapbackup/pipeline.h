@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * From the source to the wire: threads that read, find zeros, hash and compress; one writer that keeps the
- * order. Memory is the ring's: four jobs a thread of about 520 KiB each.
+ * order. Memory is the ring's: four jobs a thread of about 520 KiB each, all being read at once.
  */
 #ifndef SNAPBACKUP_PIPELINE_H
 #define SNAPBACKUP_PIPELINE_H

@@ -46,6 +46,11 @@ struct source_ops {
 	int (*start)(struct source *s, struct sm_err *e);
 	/* @buf, @len and @offset are multiples of SM_BLOCK; short only at the end. From several threads at once. */
 	ssize_t (*read)(struct source *s, void *buf, size_t len, uint64_t offset);
+	/*
+	 * A descriptor to read from in other ways than by read(), with its rules for what is aligned; after start. What cannot be read from it
+	 * is read by read(). May be NULL; -1: none.
+	 */
+	int (*fd)(struct source *s);
 	/* After the last read: was it the same thing all the time? */
 	int (*check)(struct source *s, struct sm_err *e);
 	/* After the commit, with --keep bookmark. */

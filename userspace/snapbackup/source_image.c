@@ -25,6 +25,7 @@
 struct image {
 	struct source s;
 	int fd, base_fd;
+	int direct_fd;		/* of the same file, past the page cache: each byte is wanted once; -1: not possible there */
 	const char *changes;	/* file with what differs from the base, or NULL: compare */
 	uint64_t base_size;
 	struct stat st;
@@ -160,6 +161,11 @@ static ssize_t image_read(struct source *s, void *buf, size_t len, uint64_t offs
 	return sm_pread_full(((struct image *)s)->fd, buf, len, offset);
 }
 
+static int image_fd(struct source *s)
+{
+	return ((struct image *)s)->direct_fd;
+}
+
 static int image_check(struct source *s, struct sm_err *e)
 {
 	struct image *m = (struct image *)s;
@@ -186,6 +192,8 @@ static void image_close(struct source *s)
 		close(m->fd);
 	if (m->base_fd >= 0)
 		close(m->base_fd);
+	if (m->direct_fd >= 0)
+		close(m->direct_fd);
 	free(s->candidates);
 	free(m);
 }
@@ -195,6 +203,7 @@ static const struct source_ops image_ops = {
 	.changes = image_changes,
 	.start = image_start,
 	.read = image_read,
+	.fd = image_fd,
 	.check = image_check,
 	.bookmark = image_bookmark,
 	.close = image_close,
@@ -215,6 +224,15 @@ static int open_image(const char *path, int *fd, uint64_t *size, struct stat *st
 	if (!*size)
 		return sm_fail(e, -EINVAL, "%s: is empty", path);
 	return 0;
+}
+
+/* By way of the descriptor: a name could lead elsewhere by now. */
+static void open_direct(struct image *m)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", m->fd);
+	m->direct_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 }
 
 static int make_uuid(struct image *m, struct sm_err *e)
@@ -242,6 +260,8 @@ static int describe(struct image *m, const struct image_options *o, struct sm_er
 	if (sm_uuid_parse(o->volume_uuid, m->s.volume))
 		return sm_fail(e, -EINVAL, "%s: not a UUID", o->volume_uuid);
 	err = open_image(o->path, &m->fd, &m->s.size, &m->st, e);
+	if (!err)
+		open_direct(m);
 	if (!err && o->base_path)
 		err = open_image(o->base_path, &m->base_fd, &m->base_size, &st, e);
 	if (err)
@@ -275,7 +295,7 @@ int source_image(const struct image_options *o, struct source **s, struct sm_err
 		return sm_fail(e, -ENOMEM, "no memory");
 	m->s.ops = &image_ops;
 	m->s.number = o->number;
-	m->fd = m->base_fd = -1;
+	m->fd = m->base_fd = m->direct_fd = -1;
 	m->changes = o->changes;
 	err = describe(m, o, e);
 	if (err) {

@@ -126,6 +126,11 @@ static ssize_t virt_read(struct source *s, void *buf, size_t len, uint64_t offse
 	return done;
 }
 
+static int virt_fd(struct source *s)
+{
+	return ((struct virt *)s)->fd;
+}
+
 static int virt_check(struct source *s, struct sm_err *e)
 {
 	struct virt *v = (struct virt *)s;
@@ -185,6 +190,7 @@ static const struct source_ops virt_ops = {
 	.changes = virt_changes,
 	.start = virt_start,
 	.read = virt_read,
+	.fd = virt_fd,
 	.check = virt_check,
 	.bookmark = virt_bookmark,
 	.close = virt_close,
