@@ -296,6 +296,23 @@ static void ranges_hash_the_same_however_cut(void **state)
 	assert_int_equal(b.bytes, 3 * SM_BLOCK);
 }
 
+/* Long ones are made in lanes: the same as byte after byte, wherever they begin and end. */
+static void crc32c_of_long_ones(void **state)
+{
+	static uint8_t buf[4 * 3072 + 64];
+	uint32_t want = 0;
+
+	for (size_t i = 0; i < sizeof(buf); i++)
+		buf[i] = i * i >> 3 ^ i;
+	for (size_t len = 1; len <= sizeof(buf) - 3; len++) {
+		want = sm_crc32c(want, buf + 3 + len - 1, 1);
+		if (len % 1024 < 20 || len % 1024 > 1010 || len % 97 == 0) {
+			assert_int_equal(sm_crc32c(0, buf + 3, len), want);
+			assert_int_equal(sm_crc32c(sm_crc32c(0, buf + 3, len / 3), buf + 3 + len / 3, len - len / 3), want);
+		}
+	}
+}
+
 static void crc32c_is_the_known_one(void **state)
 {
 	uint8_t zeros[32] = { 0 };
@@ -369,6 +386,7 @@ int main(void)
 		cmocka_unit_test(wrong_bytes_are_noticed),
 		cmocka_unit_test(ranges_hash_the_same_however_cut),
 		cmocka_unit_test(crc32c_is_the_known_one),
+		cmocka_unit_test(crc32c_of_long_ones),
 		cmocka_unit_test(manifests_are_strict),
 	};
 
