@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define THREADS_MAX	4
+#define THREADS_MAX	5
 #define SLOTS		(3 * THREADS_MAX)	/* of at most 2 MiB, mostly 0.4 */
 
 enum slot_state { FREE, READY, BUSY };
@@ -104,13 +104,14 @@ static void *worker(void *arg)
 
 struct writers *writers_begin(struct target *t, const struct sm_opener *opener, struct sm_err *e)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN), n = cpus < 2 ? 2 : cpus > THREADS_MAX ? THREADS_MAX : cpus;
+	long n = sysconf(_SC_NPROCESSORS_ONLN) + 1;	/* one waits for the disk */
 	struct writers *w = calloc(1, sizeof(*w));
 
 	if (!w) {
 		sm_fail(e, -ENOMEM, "no memory");
 		return NULL;
 	}
+	n = n < 3 ? 3 : n > THREADS_MAX ? THREADS_MAX : n;
 	w->t = t;
 	w->opener = opener;
 	pthread_mutex_init(&w->lock, NULL);
