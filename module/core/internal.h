@@ -299,6 +299,7 @@ struct sd_version *sd_version_alloc(struct sd_store *s, u32 nr_runs);
 struct sd_version *sd_version_clone(struct sd_version *v);
 void sd_version_swap(struct sd_store *s, struct sd_version *v);	/* v becomes current */
 void sd_version_reap(struct sd_store *s);
+u32 sd_version_held(struct sd_store *s);			/* old ones that readers hold */
 void sd_version_discard(struct sd_version *v);			/* one that never became current */
 
 /* ---- iter.c ----------------------------------------------------------------------------------------- */

@@ -151,7 +151,7 @@ struct sd_mem *sd_mem_alloc(u32 records)
 		return NULL;
 	m->capacity = records;
 	m->words = records * WORDS_RECORD;
-	m->arena = sd_malloc((size_t)m->words * 8);
+	m->arena = sd_malloc_large((size_t)m->words * 8);
 	if (!m->arena) {
 		sd_free(m);
 		return NULL;

@@ -165,6 +165,29 @@ static int freeze(struct sd_store *s, struct sd_step *st)
 	return 0;
 }
 
+#define MAX_HELD	4u	/* versions */
+
+/*
+ * Is there an empty table for the one that will be frozen? A reader of an old version may still have it, for as long as his device takes to answer. When writers
+ * wait, he keeps it and another one is made: what they wait for in the end is that the generations are given up. Each version that is held has two tables at most,
+ * and with so many held nothing more is added.
+ */
+static bool spare_ready(struct sd_store *s, bool writers_wait)
+{
+	struct sd_mem *m;
+
+	if (!sd_mem_shared(s->spare))
+		return true;
+	if (!writers_wait || sd_version_held(s) > MAX_HELD)
+		return false;
+	m = sd_mem_alloc(s->mem_records);
+	if (!m)
+		return false;
+	sd_mem_put(s->spare);
+	s->spare = m;
+	return true;
+}
+
 int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 {
 	enum sd_work wanted;
@@ -192,8 +215,8 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 		if (err && err != -ENODATA && !st->freeze)
 			goto out;
 	}
-	if (st->freeze && sd_mem_shared(s->spare))
-		st->freeze = false;
+	if (st->freeze)
+		st->freeze = spare_ready(s, wanted == SD_WORK_NOW);
 	err = st->merge ? 0 : flags & SD_STEP_CHECKPOINT || wanted != SD_WORK_NONE ? -EAGAIN : -ENODATA;
 	if (!st->freeze && !st->merge && !st->grow_to)
 		goto out;

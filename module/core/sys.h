@@ -33,6 +33,12 @@ static inline void *sd_malloc(size_t size)
 	return kvmalloc(size, GFP_KERNEL);
 }
 
+/* Not from the reserves, also where small things may be. */
+static inline void *sd_malloc_large(size_t size)
+{
+	return kvmalloc(size, GFP_KERNEL | __GFP_NOMEMALLOC | __GFP_NOWARN);
+}
+
 /*
  * Where there is no way back: a transaction that is being prepared or written, a commit. What is asked for is small, and soon given back; the alternative is a store that
  * fails for lack of memory.

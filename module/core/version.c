@@ -5,7 +5,8 @@
  * A version is the set of tables that together are the mapping: the active in-memory table, the frozen one while a checkpoint writes it, the runs.
  * All but the active table are immutable, and that one only grows. Versions stand in a list, oldest first; only [M] calls change it. A reader takes a reference of the
  * current one and drops it; nothing else. sd_version_reap() frees the versions at the head of the list that nobody holds, and gives back the blocks that no later
- * version refers to.
+ * version refers to. Those that nobody holds behind one that is held let go of their in-memory tables: what a slow reader keeps is the blocks and the tables of
+ * his own version, not every table that comes after it.
  */
 #include "internal.h"
 
@@ -76,13 +77,32 @@ void sd_version_swap(struct sd_store *s, struct sd_version *v)
 		sd_version_put(old);
 }
 
+/* Nobody will look into it any more; only what it retires has to wait. */
+static void drop_tables(struct sd_version *v)
+{
+	sd_mem_put(v->active);
+	sd_mem_put(v->frozen);
+	v->active = NULL;
+	v->frozen = NULL;
+}
+
+u32 sd_version_held(struct sd_store *s)
+{
+	struct sd_version *v;
+	u32 n = 0;
+
+	list_for_each_entry(v, &s->versions, list)
+		n += v != s->cur && refcount_read(&v->ref);
+	return n;
+}
+
 void sd_version_reap(struct sd_store *s)
 {
+	struct sd_version *v;
 	u32 i;
 
 	while (!list_empty(&s->versions)) {
-		struct sd_version *v = list_first_entry(&s->versions, struct sd_version, list);
-
+		v = list_first_entry(&s->versions, struct sd_version, list);
 		if (sd_planted(SD_PLANT_READERS_IGNORED) && v != s->cur) {
 			for (i = 0; i < v->retire.nr; i++)
 				sd_alloc_release(s, v->retire.r[i].addr, v->retire.r[i].nr);
@@ -95,6 +115,9 @@ void sd_version_reap(struct sd_store *s)
 		list_del(&v->list);
 		sd_version_discard(v);
 	}
+	list_for_each_entry(v, &s->versions, list)
+		if (v != s->cur && !refcount_read(&v->ref))
+			drop_tables(v);
 }
 
 struct sd_version *sd_version_get(struct sd_store *s)

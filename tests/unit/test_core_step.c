@@ -290,6 +290,68 @@ static void bitmaps_on_their_way(void **state)
 	memdev_exit(&m);
 }
 
+/* Fills the table in memory until writers would have to wait. */
+static void fill_table(struct memdev *m, struct sd_store *s, u64 *chunk)
+{
+	u64 chunks[256];
+	u32 i;
+
+	while (sd_background_work(s) != SD_WORK_NOW) {
+		for (i = 0; i < ARRAY_SIZE(chunks); i++)
+			chunks[i] = (*chunk)++;
+		copy_chunks(m, s, chunks, ARRAY_SIZE(chunks), SD_KIND_ZERO);
+	}
+}
+
+static int step_now(struct sd_store *s)
+{
+	return sd_step_whole(s, 0);
+}
+
+/*
+ * A reader holds a version for as long as his device takes to answer. Writers do not wait for him: what he has stays, the tables that come and go meanwhile do not.
+ * With many such readers at different times no more memory is added, and it is as if there were no room.
+ */
+static void slow_readers(void **state)
+{
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	struct sd_version *held[16];
+	struct sd_rec rec;
+	u64 chunk = 0;
+	u32 i, nr = 0;
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	fill_table(&m, s, &chunk);
+	held[nr++] = sd_version_get(s);
+	for (i = 0; i < 8; i++) {
+		assert_int_equal(step_now(s), 0);
+		fill_table(&m, s, &chunk);
+	}
+	assert_int_equal(sd_version_held(s), 1);
+	assert_int_equal(sd_lookup(held[0], 0, 1, &rec), 0);
+	assert_int_equal(rec.kind, SD_KIND_ZERO);
+	do {
+		assert_true(nr < ARRAY_SIZE(held));
+		held[nr++] = sd_version_get(s);
+		i = step_now(s);
+		if (!i)
+			fill_table(&m, s, &chunk);
+	} while (!i);
+	assert_int_equal((int)i, -EAGAIN);
+	assert_in_range(nr, 3, 8);
+	while (nr)
+		sd_version_put(held[--nr]);
+	assert_int_equal(step_now(s), 0);
+	assert_int_equal(sd_version_held(s), 0);
+	until_idle(s);
+	for (i = 0; i < chunk; i += 97)
+		assert_int_equal(lookup(s, i, 1).kind, SD_KIND_ZERO);
+	assert_clean(s);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -301,6 +363,7 @@ int main(void)
 		cmocka_unit_test(checkpoint_beside_a_broken_merge),
 		cmocka_unit_test(run_that_cannot_be_written),
 		cmocka_unit_test(bitmaps_on_their_way),
+		cmocka_unit_test(slow_readers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,6 +121,11 @@ static inline void *sd_zalloc(size_t size)
 	return p;
 }
 
+static inline void *sd_malloc_large(size_t size)
+{
+	return sd_malloc(size);
+}
+
 /* In the kernel these do not fail; here there is nothing that could go wrong half-way but the program itself. */
 static inline void *sd_malloc_sure(size_t size)
 {
