@@ -96,6 +96,8 @@ void snap_event(struct snap_volume *vol, enum snapdiff_event type, u32 gen, int 
 {
 	if (WARN_ON_ONCE(type >= ARRAY_SIZE(events) || !events[type].name))
 		return;
+	if (!READ_ONCE(vol->dead))
+		snap_volume_rename(vol);
 	if (events[type].set)
 		atomic_inc(&event_seq);
 	event_log(vol, type, gen, err, text);

@@ -347,7 +347,7 @@ static int do_virt_deactivate(struct sk_buff *skb, struct genl_info *info)
 		return deactivate_dead(name, gen, info->extack);
 	err = snap_virt_deactivate(vol, gen, info->extack);
 	snap_volume_put(vol);
-	return err;
+	return err == -ENOENT ? deactivate_dead(name, gen, info->extack) : err;
 }
 
 /* ---- the family ---------------------------------------------------------------------------------------------------------------------- */

@@ -69,7 +69,7 @@ struct snap_volume {
 	bool attached;			/* resumed once: the store is in use, generation operations are possible */
 	bool dead;			/* set under control: whoever takes control looks at it before anything else */
 	u64 position;			/* in attach order, for snap_volume_next() */
-	char name[SNAPDIFF_NAME_MAX + 1];	/* of the dm device */
+	char name[SNAPDIFF_NAME_MAX + 1];	/* of the dm device, when it was last looked at: snap_volume_rename() */
 	u8 uuid[SNAPDIFF_UUID_SIZE];
 	struct mapped_device *md;
 	struct dm_table *live;		/* the table resumed last, for events; under volume.c's live_lock */
@@ -113,6 +113,8 @@ struct snap_volume *snap_volume_find(const char *name);
 /** snap_volume_next() - iterate in attach order: the volume with position > *pos, referenced; sets *pos. NULL at the end. May block. */
 struct snap_volume *snap_volume_next(u64 *pos);
 void snap_volume_get(struct snap_volume *vol);
+/** snap_volume_rename() - vol->name becomes the dm device's name of now. @vol is not dead. May block, not for I/O. */
+void snap_volume_rename(struct snap_volume *vol);
 void snap_volume_put(struct snap_volume *vol);
 /**
  * snap_volume_grow_diff() - the store takes what the differential volume has become larger by; with control held. May block.

@@ -522,6 +522,8 @@ int snap_virt_next(u32 from_index, struct snap_virt_info *info)
 			info->index = v->index;
 			info->gen = v->gen;
 			info->openers = v->openers;
+			if (!READ_ONCE(v->vol->dead))	/* and cannot be taken down before snap_virt_volume_dead() has had the lock */
+				snap_volume_rename(v->vol);
 			strscpy(info->volume, v->vol->name, sizeof(info->volume));
 		}
 		mutex_unlock(&snap_virt_lock);

@@ -14,6 +14,7 @@
  *
  * dm has waited for all bios before it destroys a table, and a table that is destroyed has left the device: nobody can be inside map.
  */
+#include <linux/dm-ioctl.h>
 #include <linux/log2.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
@@ -25,6 +26,7 @@ DEFINE_MUTEX(snap_volumes_lock);
 LIST_HEAD(snap_volumes);
 static u64 last_position;	/* under snap_volumes_lock */
 static DEFINE_MUTEX(live_lock);	/* leaf but for dm's own event lock */
+static DEFINE_MUTEX(name_lock);	/* vol->name; leaf but for dm's own lock of names */
 
 /** snap_counter_read() - sum over all CPUs. Any context */
 u64 snap_counter_read(struct snap_volume *vol, enum snap_counter c)
@@ -43,6 +45,34 @@ static bool reachable(const struct snap_volume *vol)
 	return READ_ONCE(vol->attached) && !READ_ONCE(vol->dead) && vol->tables;
 }
 
+/**
+ * snap_volume_rename() - take over the name that the dm device has by now
+ *
+ * dm does not tell its targets. With an old name kept, the next device of that name would be taken for this one, and its generations be deleted for those of the other.
+ * Who only shows the name may see a mixture of the two for a moment; it ends within its array. The dm device is there. May block, not for I/O.
+ */
+void snap_volume_rename(struct snap_volume *vol)
+{
+	char name[sizeof(vol->name)];
+
+	BUILD_BUG_ON(sizeof(name) < DM_NAME_LEN);
+	mutex_lock(&name_lock);
+	if (!dm_copy_name_and_uuid(vol->md, name, NULL) && strcmp(vol->name, name))
+		strscpy_pad(vol->name, name, sizeof(vol->name));
+	mutex_unlock(&name_lock);
+}
+
+static bool has_name(struct snap_volume *vol, const char *name)
+{
+	bool has;
+
+	snap_volume_rename(vol);
+	mutex_lock(&name_lock);
+	has = !strcmp(vol->name, name);
+	mutex_unlock(&name_lock);
+	return has;
+}
+
 /** snap_volume_find() - by dm name; a reference, or NULL. May block */
 struct snap_volume *snap_volume_find(const char *name)
 {
@@ -50,7 +80,7 @@ struct snap_volume *snap_volume_find(const char *name)
 
 	mutex_lock(&snap_volumes_lock);
 	list_for_each_entry(vol, &snap_volumes, list) {
-		if (reachable(vol) && !strcmp(vol->name, name)) {
+		if (reachable(vol) && has_name(vol, name)) {
 			snap_volume_get(vol);
 			found = vol;
 			break;
@@ -71,6 +101,7 @@ struct snap_volume *snap_volume_next(u64 *pos)
 			found = vol;
 	}
 	if (found) {
+		snap_volume_rename(found);
 		snap_volume_get(found);
 		*pos = found->position;
 	}
@@ -353,7 +384,7 @@ static int first_attach(struct snap_volume *vol, struct dm_target *ti)
 	int err;
 
 	mutex_lock(&vol->control);
-	dm_copy_name_and_uuid(vol->md, vol->name, NULL);
+	snap_volume_rename(vol);
 	WRITE_ONCE(vol->size, ti->len);
 	err = snap_store_attach(vol, ti->len);
 	if (!err) {
@@ -404,7 +435,7 @@ int snap_volume_attach(struct snap_volume *vol, struct dm_target *ti)
 
 	if (!vol->attached)
 		return first_attach(vol, ti);
-	dm_copy_name_and_uuid(vol->md, vol->name, NULL);
+	snap_volume_rename(vol);
 	if (ti->len != vol->size)
 		err = resize(vol, ti->len);
 	if (!err)
