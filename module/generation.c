@@ -16,6 +16,10 @@
  *   * A freeze that fails, a cut that fails, a kill while waiting: nothing has happened. What was already cut is deleted again while the gates are
  *     closed (its number is used up: numbers are never reused).
  *
+ * Volumes may be stacked: the primary of one lies on another (as dm device, partition, loop file). A write of the upper one passes the gate and the filesystem of the
+ * lower one. So what is done to all is done from the top: a volume is younger than what it lies on, and the youngest comes first. What is undone is undone from
+ * the bottom.
+ *
  * Order of locks: control is taken for several volumes only under group_lock, so that two groups cannot wait for each other; who takes just one
  * control needs no order.
  */
@@ -103,9 +107,32 @@ static void refuse_commit(struct snap_volume *vol, u32 gen, int err, struct netl
 
 struct cut {
 	struct snap_create_req *req;
-	unsigned int locked, frozen, closed, put;	/* how many of req->vols are so far */
+	u8 order[SNAP_CUT_MAX];				/* of req->vols: the youngest volume first */
+	unsigned int locked, frozen, closed, put;	/* how many in that order are so far */
 	unsigned int noio;
 };
+
+static void cut_order(struct cut *c)
+{
+	struct snap_create_req *req = c->req;
+	unsigned int i, k;
+
+	for (i = 0; i < req->nr; i++) {
+		for (k = i; k && req->vols[c->order[k - 1]]->position < req->vols[i]->position; k--)
+			c->order[k] = c->order[k - 1];
+		c->order[k] = i;
+	}
+}
+
+static struct snap_volume *cut_volume(struct cut *c, unsigned int i)
+{
+	return c->req->vols[c->order[i]];
+}
+
+static struct snap_gen *cut_gen(struct cut *c, unsigned int i)
+{
+	return &c->req->out[c->order[i]];
+}
 
 static struct block_device *dm_bdev(struct snap_volume *vol)
 {
@@ -120,7 +147,7 @@ static int cut_lock(struct cut *c)
 	if (req->nr > 1)
 		mutex_lock(&group_lock);
 	for (c->locked = 0; c->locked < req->nr; c->locked++) {
-		struct snap_volume *vol = req->vols[c->locked];
+		struct snap_volume *vol = cut_volume(c, c->locked);
 
 		if (req->nr > 1)
 			mutex_lock_nest_lock(&vol->control, &group_lock);
@@ -138,7 +165,7 @@ static int cut_lock(struct cut *c)
 static void cut_unlock(struct cut *c)
 {
 	while (c->locked)
-		mutex_unlock(&c->req->vols[--c->locked]->control);
+		mutex_unlock(&cut_volume(c, --c->locked)->control);
 	if (c->req->nr > 1)
 		mutex_unlock(&group_lock);
 }
@@ -151,7 +178,7 @@ static int cut_freeze(struct cut *c)
 	if (!req->freeze)
 		return 0;
 	for (c->frozen = 0; c->frozen < req->nr; c->frozen++) {
-		struct snap_volume *vol = req->vols[c->frozen];
+		struct snap_volume *vol = cut_volume(c, c->frozen);
 
 		err = bdev_freeze(dm_bdev(vol));
 		if (err) {
@@ -159,7 +186,7 @@ static int cut_freeze(struct cut *c)
 			return err;
 		}
 		if (snap_bdev_frozen_fs(dm_bdev(vol)))
-			req->out[c->frozen].flags |= SNAPDIFF_GEN_F_FROZEN;
+			cut_gen(c, c->frozen)->flags |= SNAPDIFF_GEN_F_FROZEN;
 	}
 	return 0;
 }
@@ -167,7 +194,7 @@ static int cut_freeze(struct cut *c)
 static void cut_thaw(struct cut *c)
 {
 	while (c->frozen) {
-		struct snap_volume *vol = c->req->vols[--c->frozen];
+		struct snap_volume *vol = cut_volume(c, --c->frozen);
 		int err = bdev_thaw(dm_bdev(vol));
 
 		if (err)
@@ -181,7 +208,7 @@ static int cut_close(struct cut *c)
 	int err;
 
 	for (c->closed = 0; c->closed < req->nr; c->closed++) {
-		struct snap_volume *vol = req->vols[c->closed];
+		struct snap_volume *vol = cut_volume(c, c->closed);
 
 		err = snap_gate_close(vol->gate);
 		if (err) {
@@ -200,9 +227,11 @@ static int cut_flush(struct cut *c)
 	int err;
 
 	for (i = 0; i < req->nr; i++) {
-		err = blkdev_issue_flush(req->vols[i]->primary_bdev);
+		struct snap_volume *vol = cut_volume(c, i);
+
+		err = blkdev_issue_flush(vol->primary_bdev);
 		if (err) {
-			snap_refuse(req->extack, "%s: the primary could not be flushed: error %d", req->vols[i]->name, err);
+			snap_refuse(req->extack, "%s: the primary could not be flushed: error %d", vol->name, err);
 			return err;
 		}
 	}
@@ -212,7 +241,7 @@ static int cut_flush(struct cut *c)
 static void cut_open(struct cut *c)
 {
 	while (c->closed)
-		snap_gate_open(c->req->vols[--c->closed]->gate);
+		snap_gate_open(cut_volume(c, --c->closed)->gate);
 }
 
 static void describe(struct snap_volume *vol, struct snap_gen *gen, u64 now, const char *label)
@@ -235,8 +264,8 @@ static int cut_put(struct cut *c)
 	int err;
 
 	for (c->put = 0; c->put < req->nr; c->put++) {
-		struct snap_volume *vol = req->vols[c->put];
-		struct snap_gen *gen = &req->out[c->put];
+		struct snap_volume *vol = cut_volume(c, c->put);
+		struct snap_gen *gen = cut_gen(c, c->put);
 
 		describe(vol, gen, now, req->label);
 		err = gen->number ? snap_store_put_gen(vol, gen) : -EMFILE;
@@ -251,8 +280,8 @@ static int cut_put(struct cut *c)
 static void cut_undo(struct cut *c)
 {
 	while (c->put) {
-		struct snap_volume *vol = c->req->vols[--c->put];
-		u32 number = c->req->out[c->put].number;
+		struct snap_volume *vol = cut_volume(c, --c->put);
+		u32 number = cut_gen(c, c->put)->number;
 		int err = snap_store_del_gens(vol, number, number);
 
 		if (err)
@@ -288,9 +317,10 @@ int snap_gen_create(struct snap_create_req *req)
 	int err;
 
 	memset(req->out, 0, req->nr * sizeof(*req->out));
-	err = check_distinct(req);
+	err = req->nr <= SNAP_CUT_MAX ? check_distinct(req) : -E2BIG;
 	if (err)
 		return err;
+	cut_order(&c);
 	err = cut_lock(&c);
 	if (err)
 		goto unlock;

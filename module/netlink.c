@@ -20,8 +20,6 @@
 #include <net/sock.h>
 #include "netlink.h"
 
-#define MAX_CREATE_VOLUMES	64	/* in one consistency group */
-
 /* ---- policies: what each operation takes ---------------------------------------------------------------- */
 
 #define POLICY_VOLUME	{ .type = NLA_NUL_STRING, .len = SNAPDIFF_NAME_MAX }
@@ -149,15 +147,15 @@ static int create_get(struct genl_info *info, struct snap_create_req *req)
 	struct nlattr *a;
 	int rem;
 
-	req->vols = kcalloc(MAX_CREATE_VOLUMES, sizeof(*req->vols), GFP_KERNEL);
-	req->out = kcalloc(MAX_CREATE_VOLUMES, sizeof(*req->out), GFP_KERNEL);
+	req->vols = kcalloc(SNAP_CUT_MAX, sizeof(*req->vols), GFP_KERNEL);
+	req->out = kcalloc(SNAP_CUT_MAX, sizeof(*req->out), GFP_KERNEL);
 	if (!req->vols || !req->out)
 		return -ENOMEM;
 	nlmsg_for_each_attr(a, info->nlhdr, GENL_HDRLEN, rem) {
 		if (nla_type(a) != SNAPDIFF_A_VOLUME)
 			continue;
-		if (req->nr == MAX_CREATE_VOLUMES) {
-			snap_refuse(info->extack, "snapdiff: at most %d volumes can be cut at one instant", MAX_CREATE_VOLUMES);
+		if (req->nr == SNAP_CUT_MAX) {
+			snap_refuse(info->extack, "snapdiff: at most %d volumes can be cut at one instant", SNAP_CUT_MAX);
 			return -E2BIG;
 		}
 		vol = snap_nl_find(nla_data(a), info->extack);

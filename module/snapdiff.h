@@ -238,8 +238,9 @@ void snap_store_exit(void);
 void snap_cow_drain(struct snap_cow *cow);
 
 /* ---- generation.c, full.c ---------------------------------------------------------------------- */
+#define SNAP_CUT_MAX	64		/* volumes that can be cut at one instant */
 struct snap_create_req {
-	struct snap_volume **vols;	/* sorted by the callee for lock order; out in the order of the caller */
+	struct snap_volume **vols;
 	unsigned int nr;
 	const char *label;		/* may be NULL */
 	int freeze;			/* 0 no, 1 yes, -1 when mounted */
