@@ -25,9 +25,11 @@
  */
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/highmem.h>
 #include <linux/math64.h>
 #include <linux/mm.h>
 #include <linux/siphash.h>
+#include <linux/vmalloc.h>
 #include "cow.h"
 
 #define FP_VERSION	2u
@@ -54,7 +56,7 @@ static_assert(sizeof(struct fingerprint) == 64);
 struct look {
 	struct block_device *bdev;
 	sector_t size;
-	struct page *page;		/* FP_PIECE */
+	void *buf;			/* FP_PIECE, vmalloc: in one piece it may not be had, and without a fingerprint the detach is not clean */
 	sector_t partition[FP_PARTITIONS];
 	unsigned int nr_partitions;
 	bool no_table;			/* the sectors that say where they are cannot be read */
@@ -66,13 +68,18 @@ struct look {
 
 static int read_piece(struct look *l, sector_t start, unsigned int nr)
 {
-	struct bio *bio = bio_alloc(l->bdev, 1, REQ_OP_READ | REQ_SYNC, GFP_NOIO);
+	unsigned int bytes = nr << SECTOR_SHIFT, done, len;
+	struct bio *bio = bio_alloc(l->bdev, DIV_ROUND_UP(bytes, PAGE_SIZE), REQ_OP_READ | REQ_SYNC, GFP_NOIO);
 	int err;
 
 	bio->bi_iter.bi_sector = start;
-	__bio_add_page(bio, l->page, nr << SECTOR_SHIFT, 0);
+	for (done = 0; done < bytes; done += len) {
+		len = min_t(unsigned int, bytes - done, PAGE_SIZE);
+		__bio_add_page(bio, vmalloc_to_page(l->buf + done), len, 0);
+	}
 	err = submit_bio_wait(bio);
 	bio_put(bio);
+	invalidate_kernel_vmap_range(l->buf, bytes);
 	return err;
 }
 
@@ -94,7 +101,7 @@ static int stretch(struct look *l, sector_t start, sector_t nr, u64 *hash)
 		if (err)
 			break;
 		key.key[0] = *hash;
-		*hash = siphash(page_address(l->page), len << SECTOR_SHIFT, &key);
+		*hash = siphash(l->buf, len << SECTOR_SHIFT, &key);
 	}
 	return err;
 }
@@ -127,7 +134,7 @@ static void find_gpt(struct look *l, const u8 *p, unsigned int len)
 static void find_partitions(struct look *l)
 {
 	unsigned int len = min_t(sector_t, FP_PIECE, l->size) << SECTOR_SHIFT, i;
-	const u8 *p = page_address(l->page);
+	const u8 *p = l->buf;
 
 	l->no_table = read_piece(l, 0, len >> SECTOR_SHIFT);
 	if (l->no_table || len < 16384 || get_unaligned_le16(p + 510) != 0xaa55)
@@ -188,8 +195,8 @@ static int part(struct look *l, unsigned int i, u32 *out)
 
 static int look_begin(struct look *l)
 {
-	l->page = alloc_pages(GFP_NOIO | __GFP_COMP, get_order(FP_PIECE << SECTOR_SHIFT));
-	if (!l->page)
+	l->buf = __vmalloc(FP_PIECE << SECTOR_SHIFT, GFP_NOIO);
+	if (!l->buf)
 		return -ENOMEM;
 	find_partitions(l);
 	return 0;
@@ -197,7 +204,7 @@ static int look_begin(struct look *l)
 
 static void look_end(struct look *l)
 {
-	__free_pages(l->page, get_order(FP_PIECE << SECTOR_SHIFT));
+	vfree(l->buf);
 }
 
 /**
@@ -258,7 +265,7 @@ int snap_fingerprint_differs(struct block_device *bdev, const u8 *fingerprint, b
 
 	if (le32_to_cpu(fp->version) != FP_VERSION)
 		return 0;
-	if (l.size > bdev_nr_sectors(bdev))
+	if (!l.size || l.size > bdev_nr_sectors(bdev))	/* 0: not by us, and nothing to read */
 		return 1;
 	err = look_begin(&l);
 	for (i = 0; i < FP_PARTS && !err; i++) {
@@ -270,7 +277,7 @@ int snap_fingerprint_differs(struct block_device *bdev, const u8 *fingerprint, b
 		if (le32_to_cpu(fp->hash[i]) != FP_UNREADABLE)
 			err = hash != le32_to_cpu(fp->hash[i]);
 	}
-	if (l.page)
+	if (l.buf)
 		look_end(&l);
 	return err || seen || written ? err : -EIO;
 }
