@@ -326,8 +326,8 @@ static void virt_destroy(struct snap_virt *v)
 	struct snap_volume *vol = v->vol;
 
 	del_gendisk(v->disk);
-	virt_unpublish(v);
 	wait_event(snap_virt_idle, !virt_busy(v));
+	virt_unpublish(v);	/* not before: snap_virt_volume_dead() waits for those that it finds */
 	destroy_workqueue(v->wq);
 	put_disk(v->disk);
 	snap_bdev_close(&v->dm);
