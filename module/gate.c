@@ -63,7 +63,7 @@ struct snap_gate *snap_gate_alloc(void (*resubmit)(void *ctx, struct bio_list *b
 	return gate;
 }
 
-/** snap_gate_free() - nobody is inside and nobody will come */
+/** snap_gate_free() - nobody is inside and nobody will come; an RCU grace period's callbacks have run since the last close (snap_bits_destroy()) */
 void snap_gate_free(struct snap_gate *gate)
 {
 	if (!gate)
@@ -79,8 +79,10 @@ static bool keep_if_closed(struct snap_gate *gate, struct bio *bio)
 
 	spin_lock_irqsave(&gate->lock, flags);
 	closed = gate->closed;
-	if (closed)
+	if (closed) {
+		bio->bi_opf &= ~REQ_POLLED;	/* somebody else will submit it */
 		bio_list_add(&gate->kept, bio);
+	}
 	spin_unlock_irqrestore(&gate->lock, flags);
 	return closed;
 }
