@@ -74,6 +74,10 @@ static int map_check(struct snap_volume *vol, struct snap_nl_dump *d, u64 *end, 
 		snap_refuse(extack, "%s@%u: is lost", vol->name, d->g1);
 		return -EIO;
 	}
+	if (!snap_gen_fits(vol, &gen)) {
+		snap_refuse(extack, "%s@%u: is damaged: it is larger than its volume", vol->name, d->g1);
+		return -EIO;
+	}
 	return 0;
 }
 

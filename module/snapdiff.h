@@ -165,6 +165,12 @@ static inline void snap_memalloc_restore(unsigned int flags)
 	memalloc_noio_restore(flags & PF_MEMALLOC_NOIO);
 }
 
+/* Can a live generation be so large? A volume that shrinks loses all it has: only a forged descriptor can. Its size goes no further than this. */
+static inline bool snap_gen_fits(const struct snap_volume *vol, const struct snap_gen *gen)
+{
+	return gen->size >> SECTOR_SHIFT <= READ_ONCE(vol->size);
+}
+
 struct snap_summary { u32 highest, newest_live, newest_kept; };
 
 enum snap_where_kind { SNAP_NONE, SNAP_DATA, SNAP_ZERO, SNAP_BAD };

@@ -391,6 +391,10 @@ static int check_activatable(struct snap_volume *vol, u32 number, struct snap_ge
 		snap_refuse(extack, "%s@%u: is lost", vol->name, number);
 		return -EIO;
 	}
+	if (!snap_gen_fits(vol, gen)) {
+		snap_refuse(extack, "%s@%u: is damaged: it is larger than its volume", vol->name, number);
+		return -EIO;
+	}
 	return 0;
 }
 
