@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# kernels: uml-6.1 uml-6.12-debug debian-6.12
+# kernels: uml-6.1 uml-6.12-debug
 # disks: 64M 64M 64M
 # timeout: 200
 #
