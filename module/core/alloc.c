@@ -18,6 +18,23 @@
  * Who drops keeps the list (sd_version.retire); who takes, too. So a crash leaks nothing: neither commit groups that were in flight
  * nor half a merge are in any bitmap on disk.
  *
+ * Room for recovery. A crash forgets what is taken, and gets back what the last durable transaction does not refer to. Opening has to close the log: it writes a run of the records
+ * in it and a catalog, and must not run out of blocks in that. So this holds at any time:
+ *
+ *	avail + dropped by durable transactions  >=  run(records in the active table and in flight) + catalog [+ catalog]	sd_alloc_floor()
+ *
+ * run() is for the worst of records; "catalog" is what prepare takes at most (sd_alloc_needs()), once for the next step and once for the opening after it. Why it holds, and is enough:
+ *
+ *	a group is added	only as far as this allows, records without data and new generations, too; these leave a merge slice beside it, so that
+ *				reclaiming can begin (sd_alloc_floor_small()); data leaves far more (sd_alloc_reserve())
+ *	a checkpoint begins	the run of the frozen table is taken: for what both tables have after a crash there is the taken space and what the right side says
+ *	a merge begins		only if it still holds when the space for its output is taken: nothing but the output is lost when it is durable
+ *	prepare			takes one "catalog", which is not asked for from then on. Before that there has always been as much among avail itself. What the
+ *				frozen table's run did not need is given back, and asked for until the transaction is durable
+ *	end			what was taken and is not in use is avail again; what was dropped counts now
+ *
+ * After a crash nothing is taken: the left side has all that was taken in addition, the run of the frozen table above all.
+ *
  * Pages are loaded when needed; one with busy == disk and not dirty can be thrown out again.
  * Only [M] calls come here: no locks.
  */
@@ -301,10 +318,37 @@ static void mark_taken(struct sd_alloc *a, u32 group, u32 bit, u32 len)
 	a->avail -= len;
 }
 
+u64 sd_alloc_needs(const struct sd_store *s)
+{
+	/* All leaves, each of them split, their index, and what was created since. */
+	return 2ull * s->cat.nr + s->cat.nr_index + s->alloc.nr_groups / 128 + 16;
+}
+
+u64 sd_alloc_floor(const struct sd_store *s, u32 records)
+{
+	const struct sd_alloc *a = &s->alloc;
+	u64 needs = sd_alloc_needs(s), floor = needs, coming = a->dropped - min(a->dropped, a->step_dropped);
+	const struct sd_step *st = s->step;
+
+	if (!st || !st->prepared)
+		floor += needs;
+	else if (st->frozen)
+		floor += sd_run_blocks(sd_mem_count(st->frozen)) - st->b.used;
+	floor += sd_run_blocks((u64)sd_mem_count(s->cur->active) + s->mem_promised + records);
+	return sd_planted(SD_PLANT_NO_FLOOR) ? 0 : max(needs, floor - min(floor, coming));
+}
+
+u64 sd_alloc_floor_small(const struct sd_store *s, u32 records)
+{
+	return sd_alloc_floor(s, records) + sd_run_blocks(s->slice_records);
+}
+
 u64 sd_alloc_reserve(const struct sd_store *s)
 {
 	/* What a transaction needs grows with the catalog, and with the records of one chunk, which a merge does not split. */
-	return s->alloc.reserve + 2ull * s->cat.nr + s->alloc.nr_groups / 64 + s->sum.highest / 64;
+	u64 reserve = s->alloc.reserve + 2ull * s->cat.nr + s->alloc.nr_groups / 64 + s->sum.highest / 64;
+
+	return max(reserve, sd_alloc_floor_small(s, SD_GROUP_MAX_ITEMS));
 }
 
 int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, u32 *got)
@@ -476,6 +520,7 @@ int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
 		a->g[group].dirty = true;
 		a->free += len;
 		a->dropped += len;
+		a->step_dropped += len;
 		if (sd_planted(SD_PLANT_REUSE_EARLY))
 			sd_alloc_untake(s, addr, len);
 	}

@@ -208,11 +208,12 @@ int sd_group_add_items(struct sd_store *s, struct sd_group *g, struct sd_item *i
 		return err;
 	if (p->payload || !nr)
 		return -EINVAL;
+	err = -ENOSPC;
 	room = room > s->mem_promised ? room - s->mem_promised : 0;
 	nr = min(min(nr, room), SD_GROUP_MAX_ITEMS);
 	if (!nr)
 		return -EAGAIN;
-	taken = place_items(s, p, items, nr, &err);
+	taken = s->alloc.avail >= sd_alloc_floor_small(s, nr) ? place_items(s, p, items, nr, &err) : 0;
 	if (!taken) {
 		if (err == -ENOSPC)
 			s->starved = true;
@@ -264,7 +265,7 @@ int sd_group_put_gen(struct sd_store *s, struct sd_group *g, const struct sd_gen
 		return err;
 	if (!gen->number || (!exists && gen->number != s->sum.highest + 1) || gen->state < SD_GEN_LIVE || gen->state > SD_GEN_LOST)
 		return -EINVAL;
-	if (!exists && (s->nr_gens >= SD_MAX_GENS || gen->number == U32_MAX))
+	if (!exists && (s->nr_gens >= SD_MAX_GENS || gen->number == U32_MAX || s->alloc.avail < sd_alloc_floor_small(s, 0)))
 		return -ENOSPC;
 	op = payload_add(p, sizeof(*op));
 	if (!op)

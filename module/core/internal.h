@@ -47,6 +47,7 @@ enum sd_plant_id {
 	SD_PLANT_DURABLE_AHEAD,		/* an image says that groups in flight are durable */
 	SD_PLANT_READERS_IGNORED,	/* blocks are free although an old version needs them */
 	SD_PLANT_GROW_EARLY,		/* what the device has grown by is given out at once */
+	SD_PLANT_NO_FLOOR,		/* no room is kept for recovery */
 };
 #ifdef SD_PLANT
 extern u32 sd_plant;
@@ -99,12 +100,17 @@ struct sd_alloc {
 	u64 end;		/* first block behind the device */
 	u64 free, avail;	/* sums */
 	u64 dropped;		/* blocks that will be free when their transaction is durable and their readers have gone */
+	u64 step_dropped;	/* those of the step under way: not durable yet */
 	u64 reserve;		/* fixed part of sd_alloc_reserve() */
 	u32 data_group, data_bit, meta_group, meta_bit;	/* where to look next */
 	u32 nr_pages, max_pages, clock;
 };
 
 u64 sd_alloc_reserve(const struct sd_store *s);	/* blocks that data leaves for metadata */
+u64 sd_alloc_needs(const struct sd_store *s);	/* what prepare takes, at most */
+/* What must be left so that the store can be opened after a crash, with @records more than there are (alloc.c); what small things leave: a slice of a merge more */
+u64 sd_alloc_floor(const struct sd_store *s, u32 records);
+u64 sd_alloc_floor_small(const struct sd_store *s, u32 records);
 int sd_alloc_init(struct sd_store *s);		/* counts come from the catalog */
 void sd_alloc_exit(struct sd_store *s);
 void sd_alloc_limit(struct sd_store *s, u64 bytes);	/* of cached bitmaps; what is dirty stays beyond it */
@@ -361,6 +367,7 @@ const void *sd_journal_read(struct sd_store *s, struct sd_journal_window *w, u64
 /* ---- group.c, recover.c -------------------------------------------------------------------------------- */
 
 int sd_recover(struct sd_store *s, bool *dirty);
+int sd_recover_close(struct sd_store *s);	/* what was replayed becomes a run */
 void sd_group_pool_free(struct sd_store *s);
 
 /* ---- merge.c ------------------------------------------------------------------------------------------- */
@@ -392,14 +399,16 @@ struct sd_merge {
 };
 enum sd_work sd_merge_wanted(struct sd_store *s);
 bool sd_merge_purge_memory(const struct sd_store *s);	/* is a checkpoint worth it, only so that garbage gets out of memory? */
-/* 0 and *merge, -ENODATA: none wanted. [M] */
-int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge);
+/* 0 and *merge, -ENODATA: none wanted, -ENOSPC: no room for its output beside @leave blocks. [M] */
+int sd_merge_begin(struct sd_store *s, bool idle_too, u64 leave, struct sd_merge **merge);
 int sd_merge_run(struct sd_merge *m, u64 txid);				/* [B] */
 int sd_merge_apply(struct sd_store *s, struct sd_merge *m, struct sd_version *next);	/* [M]: catalog, bitmaps, runs of @next */
 void sd_merge_free(struct sd_store *s, struct sd_merge *m, bool failed);
 void sd_merge_garbage(struct sd_store *s, u32 gen, u64 nr);	/* records of this interval have become unneeded, @nr at most */
 
 /* ---- step.c ---------------------------------------------------------------------------------------------- */
+
+#define SD_STEP_MERGE	(1u << 8)	/* a merge and nothing else: the log is not closed yet */
 
 struct sd_writes {
 	struct sd_write { u64 addr; void *buf; } *w;	/* one block each, owned */

@@ -28,6 +28,7 @@
 #define NO_TAG		U32_MAX
 #define SLICE_FREED	16384u	/* extents given back by a slice of the smallest size */
 #define SLICE_GROWTH	4u	/* slices of large merges are so much larger: fewer transactions write the same bitmaps */
+#define SLICE_LEAST	1024u	/* each one is a segment, an entry of the catalog */
 #define TINY_RECORDS	8192u
 
 static u32 next_live(struct sd_store *s, u32 gen)
@@ -189,8 +190,10 @@ bool sd_merge_purge_memory(const struct sd_store *s)
 	return s->mem_garbage && sd_mem_count(s->cur->active) && worth(s, s->mem_unneeded, sd_mem_count(s->cur->active));
 }
 
-static bool pick_purge(const struct sd_store *s, struct sd_version *v, struct sd_merge *m)
+/* The first that pays; rather one of which some records at least go into @room. */
+static bool pick_purge(const struct sd_store *s, struct sd_version *v, struct sd_merge *m, u64 room)
 {
+	bool found = false;
 	u32 i;
 
 	for (i = 0; i < v->nr_runs; i++) {
@@ -198,12 +201,19 @@ static bool pick_purge(const struct sd_store *s, struct sd_version *v, struct sd
 
 		if (!(r->flags & SD_RUN_F_PURGE) || !mergeable(r) || !worth(s, r->garbage, r->records))
 			continue;
+		if (!found) {
+			m->in[0] = v->runs[i];
+			m->nr_in = 1;
+			m->level = m->in[0]->level;
+		}
+		found = true;
+		if (sd_run_blocks(min(r->records, SLICE_LEAST + (u64)s->sum.highest) + 1) > room)
+			continue;
 		m->in[0] = v->runs[i];
-		m->nr_in = 1;
 		m->level = m->in[0]->level;
-		return true;
+		break;
 	}
-	return false;
+	return found;
 }
 
 enum sd_work sd_merge_wanted(struct sd_store *s)
@@ -215,7 +225,7 @@ enum sd_work sd_merge_wanted(struct sd_store *s)
 		return SD_WORK_NONE;
 	if (pick_partial(s->cur, m) || pick_tier(s->cur, m))
 		work = SD_WORK_SOON;
-	else if (pick_purge(s, s->cur, m))
+	else if (pick_purge(s, s->cur, m, U64_MAX))
 		work = SD_WORK_IDLE;
 	sd_free(m);
 	return work;
@@ -234,12 +244,13 @@ static void merge_destroy(struct sd_merge *m)
 	sd_free(m);
 }
 
-/* Large merges take larger slices, where there is room. Records of one chunk are never split over two: so many may come on top. */
-static void size_slice(const struct sd_store *s, struct sd_merge *m)
+/* Large merges take larger slices, where there is room, and all take smaller ones, where there is little. Records of one chunk are never split over two: so many may come on top. */
+static void size_slice(const struct sd_store *s, struct sd_merge *m, u64 room)
 {
 	u64 total = 0;
 	u32 i, grow;
 
+	m->garbage = 0;
 	for (i = 0; i < m->nr_in; i++) {
 		total += m->in[i]->records;
 		m->garbage += m->in[i]->garbage;
@@ -249,9 +260,36 @@ static void size_slice(const struct sd_store *s, struct sd_merge *m)
 	m->slice_records = (u64)s->slice_records * grow;
 	m->slice_freed = SLICE_FREED * grow;
 	m->max_records = min(total, m->slice_records + s->sum.highest) + 1;
+	while (sd_run_blocks(m->max_records) > room && m->slice_records > SLICE_LEAST) {
+		m->slice_records /= 2;
+		m->max_records = min(total, m->slice_records + s->sum.highest) + 1;
+	}
 }
 
-int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
+/* Where nothing is kept nothing is written: on a device without any room that is how it comes back. */
+static u64 output_blocks(const struct sd_merge *m)
+{
+	return m->gens.nr_kept || m->gens.nr_live ? sd_run_blocks(m->max_records) : 0;
+}
+
+/* With the space for its output, or -ENOSPC. What does not fit may do so in smaller slices; and where runs are too large to be merged, one that holds garbage may not be. */
+static int choose(struct sd_store *s, struct sd_merge *m, bool idle_too, u64 leave)
+{
+	u64 room = s->alloc.avail - min(s->alloc.avail, leave);
+	bool picked = pick_partial(m->v, m) || pick_tier(m->v, m);
+
+	if (picked) {
+		size_slice(s, m, room);
+		if (output_blocks(m) <= room || m->out)
+			return output_blocks(m) <= room ? 0 : -ENOSPC;
+	}
+	if (!idle_too || !pick_purge(s, m->v, m, room))
+		return picked ? -ENOSPC : -ENODATA;
+	size_slice(s, m, room);
+	return output_blocks(m) <= room ? 0 : -ENOSPC;
+}
+
+int sd_merge_begin(struct sd_store *s, bool idle_too, u64 leave, struct sd_merge **merge)
 {
 	struct sd_merge *m = sd_zalloc(sizeof(*m));
 	int err;
@@ -259,21 +297,21 @@ int sd_merge_begin(struct sd_store *s, bool idle_too, struct sd_merge **merge)
 	if (!m)
 		return -ENOMEM;
 	m->v = sd_version_get(s);
-	if (!pick_partial(m->v, m) && !pick_tier(m->v, m) && !(idle_too && pick_purge(s, m->v, m))) {
+	err = sd_gens_snapshot(s, &m->gens);
+	if (!err)
+		err = choose(s, m, idle_too, leave);
+	if (err) {
 		merge_destroy(m);
-		return -ENODATA;
+		return err;
 	}
 	if (!m->out) {
 		m->age = m->in[m->nr_in - 1]->age;
 		m->out_id = s->next_id;
 	}
 	m->stamp = s->garbage_stamp;
-	size_slice(s, m);
 	m->gen_min = U32_MAX;
 	m->consumed = sd_zalloc(max(m->nr_in, 1u) * sizeof(u32));
-	err = m->consumed ? sd_gens_snapshot(s, &m->gens) : -ENOMEM;
-	if (!err)
-		err = sd_alloc_take_list(s, sd_run_blocks(m->max_records), &m->space);
+	err = m->consumed ? sd_alloc_take_list(s, output_blocks(m), &m->space) : -ENOMEM;
 	if (err) {
 		merge_destroy(m);
 		return err;

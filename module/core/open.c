@@ -137,10 +137,8 @@ int sd_open(struct sd_dev *dev, const struct sd_open_opts *opts, struct sd_store
 			err = sd_recover(s, &dirty);
 		sd_gens_refresh(s);
 	}
-	if (!err && dirty && !opts->read_only) {
-		s->j.epoch += !sd_planted(SD_PLANT_NO_EPOCH);
-		err = sd_step_whole(s, SD_STEP_CHECKPOINT);
-	}
+	if (!err && dirty && !opts->read_only)
+		err = sd_recover_close(s);
 out:
 	sd_free(d);
 	if (err) {

@@ -12,6 +12,11 @@
  * were in flight together (LOOK_AHEAD is some times that). After a clean detach nothing was in flight; what could be there is the
  * first image of an attachment whose superblock has been lost. Only when one of the superblocks cannot be read, or they are not of
  * consecutive transactions, anything is possible: then it is the whole journal. So attaching costs what is in the log, not what the journal could hold.
+ *
+ * What was replayed is written as a run, in a checkpoint like any other. There is room for it: alloc.c says why. Should there be none nevertheless (bitmaps that cannot be
+ * read, a store that was filled by a version which did not keep it), then runs are merged first, with the log and its epoch as they are, and if that is not enough
+ * generations are given up, the oldest first, in the catalog of the next such transaction; replay leaves what the catalog says (catalog_seq). When nothing is kept any more merges need
+ * no room, but a catalog's. Without even that the store fails, which takes its superblocks only: it can be attached in any case.
  */
 #include "group.h"
 
@@ -203,4 +208,66 @@ int sd_recover(struct sd_store *s, bool *dirty)
 	sd_free(p.w.buf);
 	*dirty = groups;
 	return err;
+}
+
+/* ---- closing the log ------------------------------------------------------------------------------------- */
+
+/* Under a new epoch, with the table as a run. */
+static int checkpoint(struct sd_store *s)
+{
+	int err;
+
+	s->j.epoch += !sd_planted(SD_PLANT_NO_EPOCH);
+	err = sd_step_whole(s, SD_STEP_CHECKPOINT);
+	if (err)
+		s->j.epoch -= !sd_planted(SD_PLANT_NO_EPOCH);
+	return err;
+}
+
+/* The oldest live generations, *nr of them; without any, what has changed is not known any more. False: nothing is left to give up. */
+static bool give_up(struct sd_store *s, u32 *nr)
+{
+	u32 from = 1, last = 0, n = 0;
+	struct sd_gen gen;
+	char text[96];
+
+	if (!s->sum.newest_kept)
+		return false;
+	for (; n < *nr && !sd_gen_next(s, from, &gen); from = gen.number + 1) {
+		if (gen.state != SD_GEN_LIVE)
+			continue;
+		last = gen.number;
+		n++;
+	}
+	scnprintf(text, sizeof(text), n ? "no room to close the log: generations up to %u are given up" :
+		  "no room to close the log: changes up to generation %u are not known any more", n ? last : s->sum.highest);
+	sd_complain(s, text);
+	sd_gens_apply_lose(s, 1, n ? last : s->sum.highest, !n);
+	*nr *= 2;
+	return true;
+}
+
+/* A merge, as long as there are any; else generations go. */
+static int make_room(struct sd_store *s, u32 *nr)
+{
+	int err;
+
+	s->starved = true;	/* whatever there is to reclaim is worth it */
+	err = sd_step_whole(s, SD_STEP_MERGE);
+	if (err == -ENODATA || err == -ENOSPC)
+		return give_up(s, nr) ? 0 : -ENOSPC;
+	return s->failed || err == -ENOMEM ? err : 0;	/* damage: that merge is not tried again */
+}
+
+int sd_recover_close(struct sd_store *s)
+{
+	u32 nr = 1;
+	int err;
+
+	while ((err = checkpoint(s)) == -ENOSPC && !(err = make_room(s, &nr)))
+		;
+	if (err != -ENOSPC)
+		return err;
+	sd_store_fail(s);	/* the volume works without us */
+	return 0;
 }

@@ -88,12 +88,23 @@ enum sd_work sd_background_work(struct sd_store *s)
 	return work && s->starved ? SD_WORK_NOW : work;
 }
 
-/* Blocks that prepare may take, at most. It must not run out of them. */
-static u64 prepare_needs(struct sd_store *s, bool freeze)
+/* Is there room for the run of the table, if it is frozen now, and for prepare, which must not run out of it? The merge has taken its blocks already. */
+static bool enough_room(struct sd_store *s, bool freeze)
 {
-	u64 records = freeze ? (u64)s->mem_records + SD_GROUP_MAX_ITEMS * 8 : 0;
+	return s->alloc.avail >= sd_alloc_needs(s) + (freeze ? sd_run_blocks(sd_mem_count(s->cur->active)) : 0);
+}
 
-	return sd_run_blocks(records) + 2ull * s->cat.nr + s->cat.nr_index + s->alloc.nr_groups / 128 + 16;
+/* A merge must leave as much as the step needs, and what opening after a crash needs (alloc.c); while we are opening that is too late, but it may help. */
+static int begin_merge(struct sd_store *s, struct sd_step *st)
+{
+	u64 leave = st->flags & SD_STEP_MERGE ? sd_alloc_needs(s) : sd_alloc_floor(s, 0);
+	int err = sd_merge_begin(s, true, leave, &st->merge);
+
+	if (err || enough_room(s, st->freeze))
+		return err;
+	sd_merge_free(s, st->merge, true);
+	st->merge = NULL;
+	return -ENOSPC;
 }
 
 /* -ENODATA: it has not grown. */
@@ -206,31 +217,27 @@ int sd_step_begin(struct sd_store *s, u32 flags, struct sd_step **step)
 	st->s = s;
 	st->flags = flags;
 	st->txid = s->txid + 1;
-	st->freeze = flags & SD_STEP_CHECKPOINT || (wanted != SD_WORK_NONE && !(flags & SD_STEP_GROW));
+	st->freeze = flags & SD_STEP_CHECKPOINT || (wanted != SD_WORK_NONE && !(flags & (SD_STEP_GROW | SD_STEP_MERGE)));
 	err = flags & SD_STEP_GROW ? plan_growth(s, st) : 0;
 	if (err)
 		goto out;
-	if (!flags && wanted != SD_WORK_NOW) {
-		err = sd_merge_begin(s, true, &st->merge);
+	if (flags & SD_STEP_MERGE || (!flags && wanted != SD_WORK_NOW)) {
+		err = begin_merge(s, st);
 		if (err && err != -ENODATA && !st->freeze)
 			goto out;
 	}
 	if (st->freeze)
 		st->freeze = spare_ready(s, wanted == SD_WORK_NOW);
-	err = st->merge ? 0 : flags & SD_STEP_CHECKPOINT || wanted != SD_WORK_NONE ? -EAGAIN : -ENODATA;
+	err = st->merge ? 0 : flags & SD_STEP_CHECKPOINT || (!(flags & SD_STEP_MERGE) && wanted != SD_WORK_NONE) ? -EAGAIN : -ENODATA;
 	if (!st->freeze && !st->merge && !st->grow_to)
 		goto out;
 	err = -ENOSPC;
-	if (s->alloc.avail < prepare_needs(s, st->freeze) && st->merge) {
-		sd_merge_free(s, st->merge, true);
-		st->merge = NULL;
-	}
-	if (!flags && st->freeze && !st->merge && s->alloc.avail < prepare_needs(s, true)) {
+	if (!flags && st->freeze && !st->merge && !enough_room(s, true)) {
 		/* No room to write the table in memory: what a merge frees comes first. */
 		st->freeze = false;
-		sd_merge_begin(s, true, &st->merge);
+		begin_merge(s, st);
 	}
-	if (s->alloc.avail < prepare_needs(s, st->freeze) || (!st->freeze && !st->merge && !st->grow_to))
+	if (!enough_room(s, st->freeze) || (!st->freeze && !st->merge && !st->grow_to))
 		goto out;
 	err = st->freeze ? freeze(s, st) : 0;
 	if (err)
@@ -489,6 +496,7 @@ int sd_step_end(struct sd_step *st, int err)
 		err = -EIO;
 	s->step = NULL;
 	s->super_busy = false;
+	s->alloc.step_dropped = 0;
 	release_groups(s);
 	if (!err) {
 		step_done(s, st);

@@ -156,6 +156,8 @@ bool open_and_attach(void)
 	if (err)
 		return false;
 	S.store->slice_records = S.slice_records;
+	if (S.tight)
+		S.store->alloc.reserve = S.tight;
 	check_state(S.store);
 	if (S.failed == FAIL_TRIED && !S.store->failed)
 		S.failed = FAIL_NO;

@@ -452,6 +452,7 @@ bool background(u32 flags)
 	struct sd_step *st;
 	int err = sd_step_begin(S.store, flags, &st), end;
 
+	S.no_room = S.tight && err == -ENOSPC;
 	if (err == -EAGAIN)
 		drop_readers();
 	if (err && err != -EAGAIN && err != -ENODATA && err != -ENOSPC && !S.dev->dead)

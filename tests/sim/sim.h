@@ -95,6 +95,8 @@ struct sim {
 	u32 fail_rate, fault_rate;
 	bool faulted;			/* the step's device call has failed */
 	bool bulk;			/* large writes everywhere: the device gets full */
+	u32 tight;			/* what data leaves to metadata, by itself; 0: as it should be */
+	bool no_room;			/* the last step did not begin because of that */
 	bool bookish;			/* bookmarks rather than deletions */
 	struct simdev *dev;
 	struct sd_store *store;

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The last of the room. Data leaves a reserve to metadata, but records without data, generations and merges use it up as well: however far they get, a crash leaves a store that
+ * opens, with all that was acknowledged.
+ */
+#include "core_dev.h"
+
+#define CHUNK(i)	((u64)(i) * 1000003 % (1ull << 36))	/* far from each other: leaves hold few */
+#define AT_ONCE		512u
+
+/* What a crash now would leave. */
+static void crash(const struct memdev *m, struct memdev *after)
+{
+	memdev_init(after, m->dev.nr_blocks);
+	memcpy(after->data, m->data, m->dev.nr_blocks * SD_BLOCK_SIZE);
+}
+
+static u32 live_gens(struct sd_store *s)
+{
+	struct sd_gen gen;
+	u32 from = 1, n = 0;
+
+	for (; !sd_gen_next(s, from, &gen); from = gen.number + 1)
+		n += gen.state == SD_GEN_LIVE;
+	return n;
+}
+
+static void assert_crash_opens(const struct memdev *m, struct sd_store *before, bool clean)
+{
+	struct memdev after;
+	struct sd_store *s;
+
+	crash(m, &after);
+	assert_int_equal(memdev_open(&after, false, &s), 0);
+	assert_false(s->failed);
+	assert_int_equal(s->j.done_seq, before->j.done_seq);
+	assert_int_equal(live_gens(s), live_gens(before));
+	if (clean)
+		assert_clean(s);
+	assert_int_equal(sd_attach(s, 1 << 20), 0);
+	sd_close(s);
+	memdev_exit(&after);
+}
+
+/* Copies of [from, from + nr) under the highest generation. Return: how many were taken, or what the core said */
+static int add(struct memdev *m, struct sd_store *s, u32 from, u32 nr, u32 kind)
+{
+	struct sd_item items[AT_ONCE];
+	struct sd_group *g;
+	u8 *buf = malloc(s->chunk_size);
+	int taken, i;
+
+	for (i = 0; i < (int)nr; i++) {
+		items[i] = (struct sd_item){ .chunk = CHUNK(from + i), .kind = kind };
+		fill_content(buf, s->chunk_size, items[i].chunk, s->sum.highest);
+		items[i].crc = kind == SD_KIND_DATA ? crc32c(~0u, buf, s->chunk_size) : 0;
+	}
+	assert_int_equal(sd_group_begin(s, &g), 0);
+	taken = sd_group_add_items(s, g, items, nr);
+	if (taken < 0) {
+		sd_group_destroy(s, g);
+		free(buf);
+		return taken;
+	}
+	for (i = 0; i < taken && kind == SD_KIND_DATA; i++) {
+		fill_content(buf, s->chunk_size, items[i].chunk, s->sum.highest);
+		mem_write(m, items[i].addr, s->chunk_blocks, buf);
+	}
+	group_end(m, s, g);
+	free(buf);
+	return taken;
+}
+
+/* One step, cut in the middle. Return: as sd_step_begin() */
+static int step(struct memdev *m, struct sd_store *s, u32 flags)
+{
+	struct sd_step *st;
+	int err = sd_step_begin(s, flags, &st);
+
+	if (err)
+		return err;
+	assert_int_equal(sd_step_run(st), 0);
+	assert_crash_opens(m, s, false);
+	assert_int_equal(sd_step_prepare(st), 0);
+	assert_int_equal(sd_step_write(st), 0);
+	assert_int_equal(sd_step_end(st, 0), 0);
+	return 0;
+}
+
+static void some_work(struct memdev *m, struct sd_store *s)
+{
+	u32 n = 0;
+
+	while (sd_background_work(s) >= SD_WORK_SOON && n++ < 8 && !step(m, s, 0))
+		;
+}
+
+/* Until there is no room for one more. */
+static u32 fill_up(struct memdev *m, struct sd_store *s, u32 kind, u32 *next)
+{
+	u32 n = 0, refused = 0, first = *next;
+
+	while (refused < 4) {
+		int ret = add(m, s, *next, kind == SD_KIND_DATA ? 64 : AT_ONCE, kind);
+
+		if (ret > 0) {
+			*next += ret;
+			refused = 0;
+		} else {
+			assert_true(ret == -ENOSPC || ret == -EAGAIN);
+			if (refused++)
+				step(m, s, SD_STEP_CHECKPOINT);
+		}
+		some_work(m, s);
+		if (++n % 16 == 0 || refused)
+			assert_crash_opens(m, s, false);
+	}
+	return *next - first;
+}
+
+static void records_without_data(void **state)
+{
+	u32 next = 0;
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	assert_true(fill_up(&m, s, SD_KIND_DATA, &next));
+	assert_true(fill_up(&m, s, SD_KIND_ZERO, &next));
+	assert_int_equal(live_gens(s), 1);
+	assert_crash_opens(&m, s, true);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
+/* ---- no room at all, as no version of now would leave it ------------------------------------------------------------------------------ */
+
+#define EACH	400u
+
+/* Four runs that a merge wants, each a generation's copies of the same chunks. */
+static struct sd_store *four_runs(struct memdev *m)
+{
+	struct sd_store *s;
+	u32 g, i;
+
+	memdev_init(m, SD_MIN_DIFF_BLOCKS + 1);
+	m->dev.nr_blocks--;
+	assert_int_equal(memdev_format(m, 4096, 0), 0);
+	assert_int_equal(memdev_open(m, false, &s), 0);
+	assert_int_equal(sd_attach(s, 1 << 20), 0);
+	for (g = 1; g <= 4; g++) {
+		put_gen(m, s, g, SD_GEN_LIVE);
+		for (i = 0; i < EACH; i += 50)
+			assert_int_equal(add(m, s, i, 50, SD_KIND_DATA), 50);
+		checkpoint(s);
+	}
+	assert_int_equal(sd_background_work(s), SD_WORK_SOON);
+	return s;
+}
+
+/* A transaction that leaves the log as it is, and of the room @leave blocks, before its own catalog is placed. */
+static void use_up(struct memdev *m, struct sd_store *s, u64 leave)
+{
+	struct sd_blocks hog = { 0 };
+	struct sd_step *st;
+	u64 n;
+
+	m->dev.nr_blocks++;
+	assert_int_equal(sd_step_begin(s, SD_STEP_GROW, &st), 0);
+	assert_int_equal(sd_step_run(st), 0);
+	n = s->alloc.avail - leave;
+	assert_int_equal(sd_alloc_take_list(s, n, &hog), 0);
+	sd_alloc_settle(s, &hog, n);
+	assert_int_equal(sd_step_prepare(st), 0);
+	assert_int_equal(sd_step_write(st), 0);
+	assert_int_equal(sd_step_end(st, 0), 0);
+}
+
+static void assert_content(struct memdev *m, struct sd_store *s, u32 gen, u32 nr)
+{
+	u8 want[4096];
+	u32 i;
+
+	for (i = 0; i < nr; i++) {
+		struct sd_rec rec = lookup(s, CHUNK(i), gen);
+
+		assert_int_equal(rec.kind, SD_KIND_DATA);
+		fill_content(want, sizeof(want), CHUNK(i), gen);
+		assert_memory_equal(m->data + rec.addr * SD_BLOCK_SIZE, want, sizeof(want));
+	}
+}
+
+static u32 opens_with(u64 leave, u32 log, bool *failed)
+{
+	struct memdev m, after;
+	struct sd_store *s = four_runs(&m);
+	struct sd_check_result r;
+	struct sd_gen gen;
+	u32 live, i;
+
+	put_gen(&m, s, 5, SD_GEN_LIVE);
+	for (i = 0; i < log; i += 50)
+		assert_int_equal(add(&m, s, i, 50, SD_KIND_DATA), 50);
+	use_up(&m, s, leave);
+	crash(&m, &after);
+	sd_close(s);
+	memdev_exit(&m);
+	assert_int_equal(memdev_open(&after, false, &s), 0);
+	*failed = s->failed;
+	live = live_gens(s);
+	for (i = 1; i <= 5; i++) {
+		assert_int_equal(sd_gen_find(s, i, &gen), 0);
+		assert_int_equal(gen.state, i > 5 - live ? SD_GEN_LIVE : SD_GEN_LOST);
+		if (gen.state == SD_GEN_LIVE)
+			assert_content(&after, s, i, i == 5 ? log : EACH);
+	}
+	assert_int_equal(!*after.said, live == 5);
+	if (!*failed) {
+		assert_int_equal(sd_check(s, SD_CHECK_DATA, &r), 0);
+		assert_int_equal(r.blocks_missing + r.data_bad, 0);
+		assert_int_equal(sd_attach(s, 1 << 20), 0);
+	}
+	sd_close(s);
+	/* What was given up stays so. */
+	assert_int_equal(memdev_open(&after, false, &s), 0);
+	assert_int_equal(s->failed, *failed);
+	assert_int_equal(live_gens(s), live);
+	sd_close(s);
+	memdev_exit(&after);
+	return live;
+}
+
+static void generations_are_given_up_at_last(void **state)
+{
+	bool failed, some_lost = false, all_lost = false, any_failed = false;
+	u32 live, before = 0, leave;
+
+	for (leave = 8; leave < 48; leave++) {
+		live = opens_with(leave, 1000, &failed);
+		assert_true(live >= before);	/* the more room, the less is lost */
+		some_lost |= live && live < 5;
+		all_lost |= !live && !failed;
+		any_failed |= failed;
+		before = live;
+	}
+	assert_int_equal(live, 5);
+	assert_true(some_lost && all_lost && any_failed);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(records_without_data),
+		cmocka_unit_test(generations_are_given_up_at_last),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
