@@ -35,6 +35,11 @@
  *
  * After a crash nothing is taken: the left side has all that was taken in addition, the run of the frozen table above all.
  *
+ * A bitmap that cannot be read costs its group, not the store. Who wants to take passes it by: nothing is given out there any more, its free blocks count no
+ * more as available. Who has to change something in it (blocks are dropped, or used by what is replayed) finds a bitmap with all blocks in use in its place, which the next
+ * transaction writes: whatever is referred to stays, what is dropped from then on is free again, and only the blocks that were free are lost until the bitmaps are rebuilt (snapmeta
+ * repair). It could not stay as it is: the next attachment may be able to read it, and what had been replayed into it would be free there.
+ *
  * Pages are loaded when needed; one with busy == disk and not dirty can be thrown out again.
  * Only [M] calls come here: no locks.
  */
@@ -160,7 +165,45 @@ static void evict_some(struct sd_alloc *a)
 	}
 }
 
-int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page)
+static bool unreadable(int err)
+{
+	return err == -EUCLEAN || err == -EIO;
+}
+
+static void set_avail(struct sd_alloc *a, u32 group, u32 avail)
+{
+	struct sd_ginfo *g = &a->g[group];
+
+	a->avail = a->avail - g->avail + avail;
+	g->avail = avail;
+}
+
+/* Nothing is known of the group: nothing is taken from it. */
+static void shun(struct sd_store *s, u32 group)
+{
+	sd_complain_block(s, group_addr(&s->alloc, group), "bitmap cannot be read: group is not used (free blocks)", s->alloc.g[group].free, 0);
+	set_avail(&s->alloc, group, 0);
+	s->alloc.g[group].shunned = true;
+	s->alloc.damaged = true;
+}
+
+/* Nothing is known of the group, and something is to be changed in it: all of it is in use, and from the next transaction on this is what the device has. */
+static void page_lost(struct sd_store *s, u32 group, struct sd_bpage *p)
+{
+	struct sd_alloc *a = &s->alloc;
+	struct sd_ginfo *g = &a->g[group];
+
+	sd_complain_block(s, group_addr(a, group), "bitmap cannot be read: its free blocks count as used", g->free, 0);
+	memset(p->disk, 0xff, sizeof(p->disk));
+	set_avail(a, group, 0);
+	a->free -= g->free;
+	g->free = 0;
+	g->dirty = g->lost = true;
+	a->damaged = true;
+}
+
+/* @must: a bitmap that cannot be read is replaced. */
+static int load_page(struct sd_store *s, u32 group, bool must, struct sd_bpage **page)
 {
 	struct sd_alloc *a = &s->alloc;
 	struct sd_ginfo *g = &a->g[group];
@@ -177,16 +220,28 @@ int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page)
 			err = page_read(s, group, p);
 		else
 			page_fresh(a, group, p);
+		if (must && unreadable(err)) {
+			page_lost(s, group, p);
+			err = 0;
+		} else if (!err && g->shunned) {
+			set_avail(a, group, g->free);
+		}
 		if (err) {
 			sd_free(p);
 			return err;
 		}
+		g->shunned = false;
 		memcpy(p->busy, p->disk, sizeof(p->busy));
 		g->page = p;
 		a->nr_pages++;
 	}
 	*page = g->page;
 	return 0;
+}
+
+int sd_alloc_get_page(struct sd_store *s, u32 group, struct sd_bpage **page)
+{
+	return load_page(s, group, false, page);
 }
 
 /* ---- set-up ------------------------------------------------------------------------------------ */
@@ -258,7 +313,7 @@ int sd_alloc_grow(struct sd_store *s, u64 nr_blocks, struct sd_ginfo *g, struct 
 	u64 from = a->end, to = min(nr_blocks, group_addr(a, old));
 	struct sd_bpage *p;
 	/* Its page shows what is behind the old end as in use. */
-	int err = sd_alloc_get_page(s, old - 1, &p);
+	int err = load_page(s, old - 1, true, &p);
 
 	if (!err && from < to)
 		err = sd_blocks_add(retire, from, to - from);
@@ -289,6 +344,8 @@ void sd_alloc_open_groups(struct sd_store *s, u32 from)
 }
 
 /* ---- taking -------------------------------------------------------------------------------------- */
+
+#define TAKE_ERRORS	8u	/* so many groups that the device does not read at once: it has gone */
 
 /* First free stretch of at least @unit blocks at or after @from. */
 static bool find_stretch(const struct sd_bpage *p, u32 from, u32 want, u32 unit, u32 *bit, u32 *len)
@@ -356,10 +413,13 @@ int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, 
 	struct sd_alloc *a = &s->alloc;
 	u32 *cur = meta ? &a->meta_group : &a->data_group;
 	u32 *cur_bit = meta ? &a->meta_bit : &a->data_bit;
-	u32 i, bit, len, group = *cur, from = *cur_bit;
+	u32 i, bit, len, group, from, failed = 0;
 	struct sd_bpage *p;
 	int err;
 
+again:
+	group = *cur;
+	from = *cur_bit;
 	if (!meta) {
 		u64 reserve = sd_alloc_reserve(s);
 
@@ -371,6 +431,10 @@ int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, 
 	for (i = 0; i <= a->nr_groups; i++, from = 0) {
 		if (a->g[group].avail >= unit) {
 			err = sd_alloc_get_page(s, group, &p);
+			if (unreadable(err) && (err == -EUCLEAN || ++failed < TAKE_ERRORS)) {
+				shun(s, group);
+				goto again;	/* there is less room than there was */
+			}
 			if (err)
 				return err;
 			if (find_stretch(p, from, want, unit, &bit, &len)) {
@@ -507,7 +571,7 @@ int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
 		int err;
 
 		len = split(a, addr, nr, &group, &bit);
-		err = sd_alloc_get_page(s, group, &p);
+		err = load_page(s, group, true, &p);
 		if (err)
 			return err;
 		if (find_bit(p->disk, bit, false) < bit + len) {
@@ -539,7 +603,7 @@ int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr)
 		int err;
 
 		len = split(a, addr, nr, &group, &bit);
-		err = sd_alloc_get_page(s, group, &p);
+		err = load_page(s, group, true, &p);
 		if (err)
 			return err;
 		for (i = bit; i < bit + len; i++) {
@@ -559,7 +623,7 @@ int sd_alloc_test(struct sd_store *s, u64 addr, bool *used)
 	int err;
 
 	split(&s->alloc, addr, 1, &group, &bit);
-	err = sd_alloc_get_page(s, group, &p);
+	err = s->opts.read_only && s->alloc.g[group].lost ? -EUCLEAN : sd_alloc_get_page(s, group, &p);
 	if (!err)
 		*used = get_bit(p->disk, bit);
 	return err;

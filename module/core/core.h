@@ -98,8 +98,8 @@ struct sd_open_opts {
 /**
  * sd_open() - read the superblock and the catalog, replay the journal
  *
- * Recovers after a crash; what was replayed is then written as a run, so that every valid journal block belongs to this attachment. There is room for that; if damage has taken it
- * away, generations are lost, the oldest first (complain() says up to which), and at last the store is opened failed.
+ * Recovers after a crash; what was replayed is then written as a run, so that every valid journal block belongs to this attachment. There is room for that; in a store
+ * that an older version has filled generations are lost for it, the oldest first (complain() says up to which), and at last the store is opened failed.
  * Return: 0; -ENODATA: neither superblock is one of ours; -EUCLEAN: damaged (complain() says which block and why); -ENOTSUP: unknown
  * incompatible feature; -ENOSPC: device smaller than the store; -ENOMEM; device's error.
  */

@@ -91,6 +91,8 @@ struct sd_ginfo {
 	u8 flags;		/* SD_GROUP_D_* */
 	bool dirty;		/* differs from the copy on disk */
 	bool in_step;		/* is being written by the current transaction: its page stays */
+	bool shunned;		/* its bitmap could not be read: nothing is taken from it */
+	bool lost;		/* its bitmap was replaced by a full one */
 };
 
 struct sd_alloc {
@@ -102,6 +104,7 @@ struct sd_alloc {
 	u64 dropped;		/* blocks that will be free when their transaction is durable and their readers have gone */
 	u64 step_dropped;	/* those of the step under way: not durable yet */
 	u64 reserve;		/* fixed part of sd_alloc_reserve() */
+	bool damaged;		/* a bitmap could not be read: there is room that we do not know of */
 	u32 data_group, data_bit, meta_group, meta_bit;	/* where to look next */
 	u32 nr_pages, max_pages, clock;
 };
@@ -117,7 +120,7 @@ void sd_alloc_limit(struct sd_store *s, u64 bytes);	/* of cached bitmaps; what i
 u64 sd_alloc_bytes(const struct sd_store *s);
 u32 sd_group_capacity(const struct sd_alloc *a, u32 group);	/* blocks beside the bitmaps */
 /*
- * Take up to @want blocks, a multiple of @unit, as one extent. Returns the number taken in *@got, -ENOSPC or a device error.
+ * Take up to @want blocks, a multiple of @unit, as one extent. Returns the number taken in *@got, -ENOSPC, -ENOMEM, or -EIO when one bitmap after the other cannot be read.
  * Data: leaves the reserve alone. The blocks are busy but not part of any transaction until sd_alloc_commit().
  */
 int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, u32 *got);

@@ -13,10 +13,11 @@
  * first image of an attachment whose superblock has been lost. Only when one of the superblocks cannot be read, or they are not of
  * consecutive transactions, anything is possible: then it is the whole journal. So attaching costs what is in the log, not what the journal could hold.
  *
- * What was replayed is written as a run, in a checkpoint like any other. There is room for it: alloc.c says why. Should there be none nevertheless (bitmaps that cannot be
- * read, a store that was filled by a version which did not keep it), then runs are merged first, with the log and its epoch as they are, and if that is not enough
+ * What was replayed is written as a run, in a checkpoint like any other. There is room for it: alloc.c says why. Should there be none nevertheless (a
+ * store that was filled by a version which did not keep it), then runs are merged first, with the log and its epoch as they are, and if that is not enough
  * generations are given up, the oldest first, in the catalog of the next such transaction; replay leaves what the catalog says (catalog_seq). When nothing is kept any more merges need
- * no room, but a catalog's. Without even that the store fails, which takes its superblocks only: it can be attached in any case.
+ * no room, but a catalog's. Without even that the store fails, which takes its superblocks only: it can be attached in any case. Only where bitmaps are
+ * damaged nothing is given up: a repair rebuilds them, and nothing has been lost.
  */
 #include "group.h"
 
@@ -254,6 +255,10 @@ static int make_room(struct sd_store *s, u32 *nr)
 
 	s->starved = true;	/* whatever there is to reclaim is worth it */
 	err = sd_step_whole(s, SD_STEP_MERGE);
+	if ((err == -ENODATA || err == -ENOSPC) && s->alloc.damaged) {
+		sd_complain(s, "no room to close the log beside groups whose bitmaps are damaged");
+		return -EUCLEAN;	/* nothing is lost yet, and a repair finds the room */
+	}
 	if (err == -ENODATA || err == -ENOSPC)
 		return give_up(s, nr) ? 0 : -ENOSPC;
 	return s->failed || err == -ENOMEM ? err : 0;	/* damage: that merge is not tried again */

@@ -236,6 +236,132 @@ static void unreadable_blocks(void **state)
 	memdev_exit(&m);
 }
 
+/* ---- bitmaps that cannot be read ------------------------------------------------------------------------------------------ */
+
+#define GROUPS	4u
+
+static struct sd_store *several_groups(struct memdev *m)
+{
+	return memdev_store(m, (GROUPS - 1) * (u64)SD_GROUP_BLOCKS + 5000, 4096, 256);
+}
+
+static void break_bitmap(struct memdev *m, struct sd_store *s, u32 group)
+{
+	u64 addr = s->alloc.start + (u64)group * SD_GROUP_BLOCKS;
+
+	memset(m->data + addr * SD_BLOCK_SIZE + 100, 0x77, SD_BLOCK_SIZE);	/* of both copies */
+	memset(m->data + (addr + 1) * SD_BLOCK_SIZE + 100, 0x77, 1000);
+}
+
+static void copy_range(struct memdev *m, struct sd_store *s, u64 first, u32 nr)
+{
+	for (; nr; first++, nr--)
+		copy_chunk(m, s, first);
+}
+
+static void assert_range(struct memdev *m, struct sd_store *s, u32 gen, u64 first, u32 nr)
+{
+	u8 want[4096];
+
+	for (; nr; first++, nr--) {
+		struct sd_rec rec = lookup(s, first, gen);
+
+		assert_int_equal(rec.kind, SD_KIND_DATA);
+		fill_content(want, sizeof(want), first, gen);
+		assert_memory_equal(m->data + rec.addr * SD_BLOCK_SIZE, want, sizeof(want));
+	}
+}
+
+/* Nothing is used that is free in a bitmap. Bitmaps that are not readable are errors of their own. */
+static void assert_nothing_missing(struct sd_store *s)
+{
+	struct sd_check_result r;
+
+	assert_int_equal(sd_check(s, SD_CHECK_DATA, &r), 0);
+	assert_int_equal(r.blocks_missing, 0);
+	assert_int_equal(r.data_bad, 0);
+}
+
+/* Of the metadata's group and the data's: the store goes on in others, and gives back what it has in them. */
+static void a_bitmap_costs_its_group(void **state)
+{
+	const u8 fp[SD_FINGERPRINT_SIZE] = "fp";
+	struct memdev m;
+	struct sd_store *s = several_groups(&m);
+	u64 avail;
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	copy_range(&m, s, 0, 300);
+	put_gen(&m, s, 2, SD_GEN_LIVE);
+	copy_range(&m, s, 0, 300);
+	assert_int_equal(sd_detach(s, fp), 0);
+	break_bitmap(&m, s, 0);
+	break_bitmap(&m, s, GROUPS - 1);
+	sd_close(s);
+
+	assert_int_equal(memdev_open(&m, false, &s), 0);
+	assert_int_equal(sd_attach(s, 1 << 20), 0);
+	avail = s->alloc.avail;
+	put_gen(&m, s, 3, SD_GEN_LIVE);
+	copy_range(&m, s, 0, 50);
+	checkpoint(s);
+	assert_true(s->alloc.avail < avail - SD_GROUP_BLOCKS + 1000);
+	assert_non_null(strstr(m.said, "cannot be read"));
+	assert_range(&m, s, 1, 0, 300);
+	/* Generation 1 is in the damaged groups. */
+	del_gens(&m, s, 1, 1);
+	checkpoint(s);
+	until_idle(s);
+	copy_range(&m, s, 50, 250);
+	assert_int_equal(sd_detach(s, fp), 0);
+	assert_false(s->failed);
+	sd_close(s);
+
+	assert_int_equal(memdev_open(&m, false, &s), 0);
+	assert_range(&m, s, 2, 0, 300);
+	assert_range(&m, s, 3, 0, 300);
+	assert_nothing_missing(s);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
+/* Copies in the log lie in a group whose bitmap cannot be read: they are not overwritten, in this attachment and in no later one. */
+static void replay_into_a_damaged_group(void **state)
+{
+	struct memdev m;
+	struct sd_store *s = several_groups(&m);
+	u8 old[2 * SD_BLOCK_SIZE];
+	u64 addr = s->alloc.start;
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	copy_range(&m, s, 0, 100);
+	checkpoint(s);
+	memcpy(old, m.data + addr * SD_BLOCK_SIZE, sizeof(old));
+	copy_range(&m, s, 100, 100);
+	break_bitmap(&m, s, 0);
+	sd_close(s);
+
+	assert_int_equal(memdev_open(&m, true, &s), 0);
+	assert_range(&m, s, 1, 0, 200);
+	sd_close(s);
+	assert_int_equal(memdev_open(&m, false, &s), 0);
+	assert_int_equal(sd_attach(s, 1 << 20), 0);
+	sd_close(s);
+	/* The old bitmap comes back, where it has not been written anew. */
+	if (!memcmp(m.data + addr * SD_BLOCK_SIZE + 100, "\x77\x77\x77\x77", 4))
+		memcpy(m.data + addr * SD_BLOCK_SIZE, old, SD_BLOCK_SIZE);
+	if (!memcmp(m.data + (addr + 1) * SD_BLOCK_SIZE + 100, "\x77\x77\x77\x77", 4))
+		memcpy(m.data + (addr + 1) * SD_BLOCK_SIZE, old + SD_BLOCK_SIZE, SD_BLOCK_SIZE);
+	assert_int_equal(memdev_open(&m, false, &s), 0);
+	assert_int_equal(sd_attach(s, 1 << 20), 0);
+	copy_range(&m, s, 200, 300);
+	checkpoint(s);
+	assert_range(&m, s, 1, 0, 500);
+	assert_nothing_missing(s);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +370,8 @@ int main(void)
 		cmocka_unit_test(lists),
 		cmocka_unit_test(wrong_frees_are_damage),
 		cmocka_unit_test(unreadable_blocks),
+		cmocka_unit_test(a_bitmap_costs_its_group),
+		cmocka_unit_test(replay_into_a_damaged_group),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -581,7 +581,8 @@ static void use(const struct store *st, struct sd_store *s, u64 *seed)
 			break;
 	assert_true(steps < 400);
 	create(c, s);
-	delete(c, s, s->sum.highest - 1, s->sum.highest - 1, dice(seed, 2));
+	if (s->sum.highest > st->highest + 1)	/* not one of the store's own: without room none is made */
+		delete(c, s, s->sum.highest - 1, s->sum.highest - 1, dice(seed, 2));
 	for (steps = 0; sd_background_work(s) && ++steps < 400; )
 		if (!step(s, 0))
 			break;
