@@ -198,6 +198,10 @@ static bool work_once(struct snap_store *s, enum sd_work work, bool urgent, bool
 	case -ENODATA:
 		*forced = true;
 		return work == SD_WORK_NONE;
+	case -EUCLEAN:		/* a merge met damage: its runs are left alone from now on, others may give space back */
+	case -EIO:
+		take_a_break(s, BUSY_PAUSE);
+		return false;
 	default:		/* no memory, or no space for the output of a merge */
 		take_a_break(s, IDLE_PAUSE);
 		return urgent;

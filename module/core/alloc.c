@@ -405,7 +405,7 @@ u64 sd_alloc_reserve(const struct sd_store *s)
 	/* What a transaction needs grows with the catalog, and with the records of one chunk, which a merge does not split. */
 	u64 reserve = s->alloc.reserve + 2ull * s->cat.nr + s->alloc.nr_groups / 64 + s->sum.highest / 64;
 
-	return max(reserve, sd_alloc_floor_small(s, SD_GROUP_MAX_ITEMS));
+	return sd_planted(SD_PLANT_NO_FLOOR) ? 0 : max(reserve, sd_alloc_floor_small(s, SD_GROUP_MAX_ITEMS));
 }
 
 int sd_alloc_take(struct sd_store *s, u32 want, u32 unit, bool meta, u64 *addr, u32 *got)

@@ -327,6 +327,7 @@ struct sd_source {
 struct sd_iter {
 	struct sd_store *s;
 	u32 nr;
+	u32 failed;		/* tag of the source that could not be read; U32_MAX: none */
 	struct sd_source *src;
 };
 /* All tables of @v that can hold generations gen_min..gen_max */

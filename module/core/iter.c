@@ -8,6 +8,7 @@ int sd_iter_init_empty(struct sd_iter *it, struct sd_store *s, u32 max_sources)
 {
 	it->s = s;
 	it->nr = 0;
+	it->failed = U32_MAX;
 	it->src = sd_malloc(max(max_sources, 1u) * sizeof(*it->src));
 	return it->src ? 0 : -ENOMEM;
 }
@@ -55,6 +56,8 @@ static int source_fill(struct sd_iter *it, struct sd_source *src, u64 chunk, u32
 	else
 		err = sd_run_fetch(it->s, src->run, chunk, gen, src->rec, SD_FETCH, &src->nr);
 	src->end = !src->nr;
+	if (err)
+		it->failed = src->tag;
 	return err;
 }
 

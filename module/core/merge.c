@@ -429,7 +429,7 @@ static int merge_stream(struct sd_merge *m, struct sd_iter *it)
 }
 
 /* Segments of the inputs with no record left at or behind m->to. */
-static int free_consumed(struct sd_merge *m)
+static int free_consumed(struct sd_merge *m, u32 *failed)
 {
 	struct sd_store *s = m->v->s;
 	u32 i, k;
@@ -443,15 +443,25 @@ static int free_consumed(struct sd_merge *m)
 				break;
 			err = sd_segment_blocks(s, &r->seg[k], &m->freed);
 		}
+		if (err)
+			*failed = i;
 		m->consumed[i] = k;
 	}
 	return err;
 }
 
-static void mark_broken(struct sd_merge *m)
+/*
+ * @n: the input that could not be read. A merge that has not begun yet leaves the others as they are: they can be merged without it. One that is under way cannot go
+ * on; and what other damage there is (NO_TAG: an older run, or records that contradict each other) is met by each of them again.
+ */
+static void mark_broken(struct sd_merge *m, u32 n)
 {
 	u32 i;
 
+	if (!m->out && n < m->nr_in) {
+		m->in[n]->broken = true;
+		return;
+	}
 	for (i = 0; i < m->nr_in; i++)
 		m->in[i]->broken = true;
 	if (m->out)
@@ -462,7 +472,7 @@ int sd_merge_run(struct sd_merge *m, u64 txid)
 {
 	struct sd_store *s = m->v->s;
 	struct sd_iter it;
-	u32 i;
+	u32 i, failed;
 	int err = sd_builder_init(&m->b, s, txid, &m->space, m->max_records);
 
 	if (!err)
@@ -478,11 +488,12 @@ int sd_merge_run(struct sd_merge *m, u64 txid)
 		err = merge_stream(m, &it);
 	if (!err)
 		err = sd_builder_finish(&m->b);
+	failed = it.failed;
 	if (!err)
-		err = free_consumed(m);
+		err = free_consumed(m, &failed);
 	sd_iter_exit(&it);
 	if (err == -EUCLEAN || err == -EIO)
-		mark_broken(m);
+		mark_broken(m, failed);
 	return err;
 }
 

@@ -247,11 +247,41 @@ static void generations_are_given_up_at_last(void **state)
 	assert_true(some_lost && all_lost && any_failed);
 }
 
+/* ---- damage ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* One of the runs that are to be merged cannot be read: what a lost generation had in another one comes back nevertheless. */
+static void damage_stops_one_run(void **state)
+{
+	struct memdev m;
+	struct sd_store *s = four_runs(&m);
+	struct sd_group *g;
+	u64 avail;
+	u32 n = 0;
+
+	memset(m.data + s->cur->runs[1]->seg[0].root * SD_BLOCK_SIZE + 64, 0x5a, 100);
+	assert_int_equal(sd_step_whole(s, 0), -EUCLEAN);
+	assert_false(s->failed);
+	assert_int_equal(sd_group_begin(s, &g), 0);
+	assert_int_equal(sd_group_lose_gens(s, g, 4, 4, false), 0);
+	group_end(&m, s, g);
+	avail = s->alloc.avail;
+	while (sd_background_work(s) && n++ < 100)
+		sd_step_whole(s, 0);
+	checkpoint(s);
+	assert_false(s->failed);
+	assert_true(s->alloc.avail >= avail + EACH - 20);
+	assert_content(&m, s, 1, EACH);
+	assert_content(&m, s, 3, EACH);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_without_data),
 		cmocka_unit_test(generations_are_given_up_at_last),
+		cmocka_unit_test(damage_stops_one_run),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
