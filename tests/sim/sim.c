@@ -135,8 +135,10 @@ static void parameters(u64 seed)
 	S.death_rate = rnd(4) ? 300 + rnd(3000) : 0;
 	/* Data leaves next to nothing to metadata: what recovery needs must be there all the same. */
 	S.tight = seed % 8 == 2 ? 1 + rnd(24) : 0;
-	if (S.tight)
+	if (S.tight) {
+		S.chunk_blocks = 32;
 		S.most_blocks = S.nr_blocks;
+	}
 }
 
 static void format(void)
