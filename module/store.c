@@ -565,7 +565,7 @@ static struct snap_store *store_alloc(struct snap_volume *vol)
 	mutex_init(&s->lock);
 	mutex_init(&s->changes);
 	mutex_init(&s->stepping);
-	spin_lock_init(&s->version_lock);
+	spin_lock_init(&s->super_lock);
 	seqlock_init(&s->sum_lock);
 	xa_init(&s->gens);
 	init_waitqueue_head(&s->wait);

@@ -164,20 +164,20 @@ static void dev_prefetch(void *ctx, u64 block, u32 nr)
 		dm_bufio_prefetch(s->bufio, block, nr);
 }
 
-static void dev_version_lock(void *ctx)
+static void dev_super_lock(void *ctx)
 {
 	struct snap_store *s = ctx;
 	unsigned long flags;
 
-	spin_lock_irqsave(&s->version_lock, flags);
-	s->version_flags = flags;
+	spin_lock_irqsave(&s->super_lock, flags);
+	s->super_flags = flags;
 }
 
-static void dev_version_unlock(void *ctx)
+static void dev_super_unlock(void *ctx)
 {
 	struct snap_store *s = ctx;
 
-	spin_unlock_irqrestore(&s->version_lock, s->version_flags);
+	spin_unlock_irqrestore(&s->super_lock, s->super_flags);
 }
 
 static const struct sd_dev_ops dev_ops = {
@@ -188,8 +188,8 @@ static const struct sd_dev_ops dev_ops = {
 	.put = dev_put,
 	.forget = dev_forget,
 	.read_ahead = dev_prefetch,
-	.version_lock = dev_version_lock,
-	.version_unlock = dev_version_unlock,
+	.super_lock = dev_super_lock,
+	.super_unlock = dev_super_unlock,
 };
 
 /* A buffer is about to hold another block. */

@@ -28,8 +28,8 @@ struct snap_store {
 	struct mutex lock;		/* the core's [M] calls; inside snap_memalloc_save() */
 	struct mutex changes;		/* one change of the generations at a time; outside of @lock */
 	struct mutex stepping;		/* one step of the core's background work at a time; outside of @lock, inside @changes */
-	spinlock_t version_lock;	/* irq; leaf: the swap of the core's current version */
-	unsigned long version_flags;	/* of its holder */
+	spinlock_t super_lock;		/* irq; leaf: who writes the core's superblock */
+	unsigned long super_flags;	/* of its holder */
 
 	struct sd_dev dev;
 	struct dm_bufio_client *bufio;

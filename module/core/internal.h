@@ -297,6 +297,7 @@ void sd_builder_exit(struct sd_builder *b);
 
 struct sd_version {
 	refcount_t ref;			/* the store holds one of the current version */
+	struct rcu_head rcu;		/* who is about to take a reference may still look at it */
 	struct list_head list;		/* store->versions, oldest first */
 	struct sd_store *s;
 	struct sd_mem *active, *frozen;
@@ -479,7 +480,7 @@ struct sd_store {
 	u32 slice_records;
 	u32 leaf_most;		/* records in a leaf that is written, SD_LEAF_FEWEST to SD_LEAF_MOST; 0: SD_LEAF_MOST. Tests want deep trees */
 	struct sd_step *step;
-	bool super_busy;	/* the step is writing the superblock; with failed, under version_lock */
+	bool super_busy;	/* the step is writing the superblock; with failed, under super_lock */
 	u64 records_run;
 	u64 meta_written, journal_written, checkpoints, merges, replayed_groups, dropped_groups;
 };

@@ -35,8 +35,7 @@ struct sd_buf {
  * @put: release what get() gave
  * @forget: the cache must not serve these blocks any more (they are rewritten or freed)
  * @read_ahead: a hint; may be NULL
- * @version_lock, @version_unlock: a spin lock that makes the swap of the current version atomic against
- *	sd_version_get(); NULL where there is only one thread
+ * @super_lock, @super_unlock: a spin lock for who writes the superblock (sd_super_claim()); NULL where there is only one thread
  *
  * @get, @put and @read_ahead are called concurrently by readers. @read, @write, @flush and @forget only by the one that mutates.
  */
@@ -48,8 +47,8 @@ struct sd_dev_ops {
 	void (*put)(void *ctx, struct sd_buf *buf);
 	void (*forget)(void *ctx, u64 block, u32 nr);
 	void (*read_ahead)(void *ctx, u64 block, u32 nr);
-	void (*version_lock)(void *ctx);
-	void (*version_unlock)(void *ctx);
+	void (*super_lock)(void *ctx);
+	void (*super_unlock)(void *ctx);
 };
 
 struct sd_dev {

@@ -82,8 +82,8 @@ bool sd_super_claim(struct sd_store *s, bool fail)
 {
 	bool ok;
 
-	if (s->dev->ops->version_lock)
-		s->dev->ops->version_lock(s->dev->ctx);
+	if (s->dev->ops->super_lock)
+		s->dev->ops->super_lock(s->dev->ctx);
 	if (fail) {
 		s->failed = true;
 		ok = !s->super_busy;
@@ -91,8 +91,8 @@ bool sd_super_claim(struct sd_store *s, bool fail)
 		ok = !s->failed;
 		s->super_busy = ok;
 	}
-	if (s->dev->ops->version_unlock)
-		s->dev->ops->version_unlock(s->dev->ctx);
+	if (s->dev->ops->super_unlock)
+		s->dev->ops->super_unlock(s->dev->ctx);
 	return ok;
 }
 

@@ -15,6 +15,7 @@
 #include <linux/math64.h>
 #include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/rcupdate.h>
 #include <linux/refcount.h>
 #include <linux/slab.h>
 #include <linux/stddef.h>
@@ -57,6 +58,19 @@ static inline void sd_free(const void *p)
 {
 	kvfree(p);
 }
+
+static inline void sd_rcu_read_lock(void)
+{
+	rcu_read_lock();
+}
+
+static inline void sd_rcu_read_unlock(void)
+{
+	rcu_read_unlock();
+}
+
+/* After a grace period. Does not block. */
+#define sd_free_rcu(p, member)	kvfree_rcu(p, member)
 
 static inline u64 sd_div64(u64 a, u32 b)
 {

@@ -4,7 +4,8 @@
  *
  * A version is the set of tables that together are the mapping: the active in-memory table, the frozen one while a checkpoint writes it, the runs.
  * All but the active table are immutable, and that one only grows. Versions stand in a list, oldest first; only [M] calls change it. A reader takes a reference of the
- * current one and drops it; nothing else. sd_version_reap() frees the versions at the head of the list that nobody holds, and gives back the blocks that no later
+ * current one and drops it; nothing else, and no lock: the memory of a version outlives its last reference by an RCU grace period, so who has just been told that it is the
+ * current one can try to take a reference, and fails if it has been let go meanwhile. sd_version_reap() frees the versions at the head of the list that nobody holds, and gives back the blocks that no later
  * version refers to. Those that nobody holds behind one that is held let go of their in-memory tables: what a slow reader keeps is the blocks and the tables of
  * his own version, not every table that comes after it.
  */
@@ -60,7 +61,7 @@ void sd_version_discard(struct sd_version *v)
 	sd_mem_put(v->frozen);
 	sd_blocks_clear(&v->retire);
 	sd_free(v->runs);
-	sd_free(v);
+	sd_free_rcu(v, rcu);
 }
 
 void sd_version_swap(struct sd_store *s, struct sd_version *v)
@@ -68,11 +69,7 @@ void sd_version_swap(struct sd_store *s, struct sd_version *v)
 	struct sd_version *old = s->cur;
 
 	list_add_tail(&v->list, &s->versions);
-	if (s->dev->ops->version_lock)
-		s->dev->ops->version_lock(s->dev->ctx);
-	WRITE_ONCE(s->cur, v);
-	if (s->dev->ops->version_unlock)
-		s->dev->ops->version_unlock(s->dev->ctx);
+	smp_store_release(&s->cur, v);	/* pairs with sd_version_get() */
 	if (old)
 		sd_version_put(old);
 }
@@ -124,12 +121,11 @@ struct sd_version *sd_version_get(struct sd_store *s)
 {
 	struct sd_version *v;
 
-	if (s->dev->ops->version_lock)
-		s->dev->ops->version_lock(s->dev->ctx);
-	v = s->cur;
-	refcount_inc(&v->ref);
-	if (s->dev->ops->version_unlock)
-		s->dev->ops->version_unlock(s->dev->ctx);
+	sd_rcu_read_lock();
+	do {
+		v = smp_load_acquire(&s->cur);	/* pairs with sd_version_swap() */
+	} while (!refcount_inc_not_zero(&v->ref));	/* replaced meanwhile: there is a newer one */
+	sd_rcu_read_unlock();
 	return v;
 }
 

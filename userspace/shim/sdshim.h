@@ -71,6 +71,15 @@ static inline bool test_bit(unsigned long nr, const unsigned long *a)
 typedef struct { int v; } refcount_t;
 static inline void refcount_set(refcount_t *r, int n) { __atomic_store_n(&r->v, n, __ATOMIC_RELEASE); }
 static inline void refcount_inc(refcount_t *r) { __atomic_add_fetch(&r->v, 1, __ATOMIC_ACQ_REL); }
+static inline bool refcount_inc_not_zero(refcount_t *r)
+{
+	int v = __atomic_load_n(&r->v, __ATOMIC_ACQUIRE);
+
+	while (v && !__atomic_compare_exchange_n(&r->v, &v, v + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		;
+	return v;
+}
+
 static inline bool refcount_dec_and_test(refcount_t *r) { return !__atomic_sub_fetch(&r->v, 1, __ATOMIC_ACQ_REL); }
 static inline int refcount_read(const refcount_t *r) { return __atomic_load_n(&r->v, __ATOMIC_ACQUIRE); }
 
@@ -138,6 +147,11 @@ static inline void *sd_zalloc_sure(size_t size)
 }
 
 static inline void sd_free(const void *p) { free((void *)p); }
+/* One thread takes references here: nobody is about to. */
+struct rcu_head { int none; };
+static inline void sd_rcu_read_lock(void) { }
+static inline void sd_rcu_read_unlock(void) { }
+#define sd_free_rcu(p, member)	sd_free(p)
 static inline u64 sd_div64(u64 a, u32 b) { return a / b; }
 
 #ifndef ENOTSUPP
