@@ -441,8 +441,12 @@ static void group_commit(struct snap_cow *cow, struct snap_group *g)
 bool snap_group_finish(struct snap_cow *cow)
 {
 	struct snap_group *g;
+	struct blk_plug plug;
 	bool progress = false;
 
+	if (list_empty(&cow->writing))
+		return false;
+	blk_start_plug(&plug);	/* a commit releases many writes at once */
 	list_for_each_entry(g, &cow->writing, list) {
 		while (g->state != SNAP_GROUP_DONE && group_ended(g)) {
 			if (g->state == SNAP_GROUP_WRITING)
@@ -456,6 +460,7 @@ bool snap_group_finish(struct snap_cow *cow)
 		group_commit(cow, g);
 		progress = true;
 	}
+	blk_finish_plug(&plug);
 	return progress;
 }
 
