@@ -9,12 +9,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "pipeline.h"
+#include "reader.h"
 
 #define BLOCKS	3000u
 #define SIZE	(BLOCKS * SM_BLOCK - 100)
@@ -141,11 +143,50 @@ static void it_ends_when_something_fails(void **state)
 	close(fd);
 }
 
+static void note_end(struct fetch *f, void *arg)
+{
+	__atomic_store_n((bool *)arg, true, __ATOMIC_RELAXED);
+}
+
+static void *write_late(void *arg)
+{
+	usleep(300000);
+	assert_int_equal(write(*(int *)arg, data, SM_BLOCK), SM_BLOCK);
+	return NULL;
+}
+
+/* Whoever ends it frees the buffers next. */
+static void what_is_under_way_is_waited_for(void **state)
+{
+	uint8_t *buf = aligned_alloc(SM_BLOCK, SM_BLOCK);
+	struct sm_extent x = { 0, SM_BLOCK };
+	bool ended = false;
+	struct fetch f;
+	struct reader *r;
+	pthread_t t;
+	int line[2];
+
+	assert_int_equal(pipe(line), 0);
+	r = reader_new(line[0], 1, note_end, &ended);
+	if (!r)
+		skip();		/* no io_uring here */
+	assert_int_equal(reader_fetch(r, &f, &x, 1, buf), 0);
+	assert_int_equal(pthread_create(&t, NULL, write_late, &line[1]), 0);
+	reader_free(r);
+	assert_true(ended);
+	assert_false(f.failed);
+	pthread_join(t, NULL);
+	close(line[0]);
+	close(line[1]);
+	free(buf);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(whichever_way_it_is_read),
 		cmocka_unit_test(it_ends_when_something_fails),
+		cmocka_unit_test(what_is_under_way_is_waited_for),
 	};
 
 	return cmocka_run_group_tests_name("backup_pipeline", tests, NULL, NULL);

@@ -50,9 +50,10 @@ static void *reap(void *arg)
 		p = io_uring_cqe_get_data(cqe);
 		res = cqe->res;
 		io_uring_cqe_seen(&r->ring, cqe);
+		if (!p)		/* the one that wakes us: none of those that are waited for */
+			continue;
 		r->completed++;
-		if (p)
-			complete(r, p, res);
+		complete(r, p, res);
 	}
 	return NULL;
 }
