@@ -130,6 +130,27 @@ static int work(void)
 	return 0;
 }
 
+static volatile sig_atomic_t heard;
+
+static void hear(int sig)
+{
+	heard = sig;
+}
+
+/* It may signal itself, as abort() does, and do with descriptors what the C library does. */
+static int mind_itself(void)
+{
+	struct flock l = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+	int fd = open(a, O_RDONLY | O_DIRECTORY), other = fcntl(fd, F_DUPFD_CLOEXEC, 20);
+
+	signal(SIGUSR1, hear);
+	if (raise(SIGUSR1) || heard != SIGUSR1)
+		return 1;
+	if (fd < 0 || other < 20 || fcntl(fd, F_GETFD) < 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) || fcntl(fd, F_GETLK, &l))
+		return 2;
+	return 0;
+}
+
 static int read_system_file(void) { return open_errno("/etc/passwd", O_RDONLY); }
 static int read_key(void) { return open_errno(secret, O_RDONLY); }
 static int replace_key(void) { return unlink(secret) ? errno : 0; }
@@ -156,6 +177,8 @@ static int make_socket(void) { return socket(AF_INET, SOCK_STREAM, 0) >= 0 ? 0 :
 static int make_datagram(void) { return socket(AF_UNIX, SOCK_DGRAM, 0) >= 0 ? 0 : 1; }
 static int trace_parent(void) { return ptrace(PTRACE_ATTACH, getppid(), 0, 0) ? 1 : 0; }
 static int signal_parent(void) { return kill(getppid(), SIGCONT) ? 1 : 0; }
+static int signal_thread(void) { return syscall(SYS_tgkill, getppid(), getppid(), SIGCONT) ? 1 : 0; }
+static int own_signals(void) { return fcntl(0, F_SETOWN, getppid()) ? 1 : 0; }
 static int change_mode(void) { return chmod(a, 0777) ? 1 : 0; }
 static int become_root(void) { return setuid(0) ? 1 : 0; }
 
@@ -191,6 +214,7 @@ static int raise_limit(void)
 static void a_session_can_work(void **state)
 {
 	assert_int_equal(confined(work), 0);
+	assert_int_equal(confined(mind_itself), 0);
 }
 
 static void files_elsewhere_are_not_there(void **state)
@@ -208,7 +232,7 @@ static void files_elsewhere_are_not_there(void **state)
 static void what_no_session_does_ends_it(void **state)
 {
 	int (*const deadly[])(void) = { run_program, make_process, make_socket, make_datagram, trace_parent, signal_parent,
-					change_mode, become_root };
+					signal_thread, own_signals, change_mode, become_root };
 
 	for (size_t i = 0; i < sizeof(deadly) / sizeof(*deadly); i++)
 		assert_int_equal(confined(deadly[i]), 1000 + SIGSYS);
@@ -225,7 +249,7 @@ static void the_rest_is_refused(void **state)
 static void netlink_and_no_more(void **state)
 {
 	int (*const deadly[])(void) = { run_program, make_process, make_socket, make_datagram, trace_parent, signal_parent,
-					change_mode, become_root };
+					signal_thread, own_signals, change_mode, become_root };
 
 	for (size_t i = 0; i < sizeof(deadly) / sizeof(*deadly); i++)
 		assert_int_equal(confined_by(sm_confine_netlink, deadly[i]), 1000 + SIGSYS);

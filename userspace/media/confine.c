@@ -110,7 +110,7 @@ static int confine_files(const struct sm_allowed *allowed, unsigned int nr, stru
 static const char *const needed[] = {
 	/* the connection, and what is open */
 	"read", "readv", "write", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2",
-	"pwritev2", "close", "lseek", "_llseek", "fcntl", "fcntl64", "flock", "dup",
+	"pwritev2", "close", "lseek", "_llseek", "flock", "dup",
 	"poll", "ppoll", "ppoll_time64", "select", "pselect6", "recvfrom", "recvmsg", "sendto", "sendmsg", "recv", "send",
 	"shutdown", "getsockopt", "setsockopt", "getsockname", "getpeername",
 	/* files, where Landlock lets us */
@@ -124,8 +124,8 @@ static const char *const needed[] = {
 	"clock_gettime", "clock_gettime64", "clock_getres", "gettimeofday", "time", "nanosleep", "clock_nanosleep",
 	"clock_nanosleep_time64", "getrandom", "getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getppid", "uname",
 	"sysinfo", "getrusage", "times", "sched_yield", "sched_getaffinity", "alarm", "setitimer",
-	/* signals to itself, and the end */
-	"rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigreturn", "sigreturn", "sigaltstack", "tgkill", "restart_syscall", "exit", "exit_group",
+	/* signals to itself (tgkill and fcntl have rules of their own), and the end */
+	"rt_sigaction", "rt_sigprocmask", "rt_sigpending", "rt_sigreturn", "sigreturn", "sigaltstack", "restart_syscall", "exit", "exit_group",
 	"set_robust_list", "rseq",
 };
 
@@ -151,6 +151,40 @@ static int add_rules(scmp_filter_ctx f, const char *const *names, size_t nr, uin
 			return err;
 	}
 	return 0;
+}
+
+static int add_for_values(scmp_filter_ctx f, const char *name, unsigned int arg, const int *values, size_t nr, uint32_t action)
+{
+	int call = seccomp_syscall_resolve_name(name), err = 0;
+
+	for (size_t i = 0; !err && call != __NR_SCMP_ERROR && i < nr; i++)
+		err = seccomp_rule_add(f, action, call, 1, SCMP_CMP(arg, SCMP_CMP_EQ, values[i]));
+	return err;
+}
+
+/*
+ * Other processes of the same user can be signalled without any privilege, and an agent's session is root: not by tgkill(), nor by becoming the
+ * owner of a descriptor's signals. (Landlock says that, too, but only from version 6 on.)
+ */
+static int add_signals(scmp_filter_ctx f)
+{
+	static const int plain[] = {
+		F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL, 5, 6, 7, 12, 13, 14,	/* locks, of 32 and of 64 bits */
+		36, 37, 38,									/* F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW */
+	};
+	static const int owner[] = { F_SETOWN, 10, 15 };	/* F_SETSIG, F_SETOWN_EX */
+	static const char *const calls[] = { "fcntl", "fcntl64" };
+	int err;
+
+	err = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, getpid()));
+	if (!err)
+		err = seccomp_rule_add(f, SCMP_ACT_KILL_PROCESS, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_NE, getpid()));
+	for (size_t i = 0; !err && i < sizeof(calls) / sizeof(*calls); i++) {
+		err = add_for_values(f, calls[i], 1, plain, sizeof(plain) / sizeof(*plain), SCMP_ACT_ALLOW);
+		if (!err)
+			err = add_for_values(f, calls[i], 1, owner, sizeof(owner) / sizeof(*owner), SCMP_ACT_KILL_PROCESS);
+	}
+	return err;
 }
 
 /* Memory, but nothing in it that can be run; limits to be read, not set. */
@@ -201,6 +235,8 @@ static int confine_calls(bool netlink, struct sm_err *e)
 		err = add_sockets(f, netlink);
 	if (!err)
 		err = add_conditions(f);
+	if (!err)
+		err = add_signals(f);
 	if (!err)
 		err = seccomp_load(f);
 	if (f)
