@@ -251,7 +251,7 @@ static int submit_change(struct snap_volume *vol, struct snap_change *change)
 /**
  * snap_store_put_gen() - create a generation, or replace its descriptor; durable when it returns 0
  *
- * May block. For a new one the gate is closed by the caller. Return: 0; -EINVAL, -ENOSPC, -EIO (store failed, or the
+ * May block. For a new one the gate is closed by the caller. Return: 0; -EINVAL, -EMFILE, -ENOSPC, -EIO (store failed, or the
  * generation is lost and @gen would bring it back), -ENODEV (volume gone), -ENOMEM.
  */
 int snap_store_put_gen(struct snap_volume *vol, const struct snap_gen *gen)

@@ -244,7 +244,7 @@ int sd_group_begin(struct sd_store *store, struct sd_group **group);
  */
 int sd_group_add_items(struct sd_store *store, struct sd_group *group, struct sd_item *items, u32 nr);
 
-/** sd_group_put_gen() - [M] create a generation (number must be highest + 1) or replace its descriptor. -EINVAL, -ENOSPC (too many, or no room for one more), -E2BIG (group full), -EAGAIN */
+/** sd_group_put_gen() - [M] create a generation (number must be highest + 1) or replace its descriptor. -EINVAL, -EMFILE (too many), -ENOSPC (no room for one more), -E2BIG (group full), -EAGAIN */
 int sd_group_put_gen(struct sd_store *store, struct sd_group *group, const struct sd_gen *gen);
 /** sd_group_del_gens() - [M] delete the generations first..last (those that exist). Deleted is visible at commit; space comes back in the background. */
 int sd_group_del_gens(struct sd_store *store, struct sd_group *group, u32 first, u32 last);

@@ -265,7 +265,9 @@ int sd_group_put_gen(struct sd_store *s, struct sd_group *g, const struct sd_gen
 		return err;
 	if (!gen->number || (!exists && gen->number != s->sum.highest + 1) || gen->state < SD_GEN_LIVE || gen->state > SD_GEN_LOST)
 		return -EINVAL;
-	if (!exists && (s->nr_gens >= SD_MAX_GENS || gen->number == U32_MAX || s->alloc.avail < sd_alloc_floor_small(s, 0)))
+	if (!exists && (s->nr_gens >= SD_MAX_GENS || gen->number == U32_MAX))
+		return -EMFILE;
+	if (!exists && s->alloc.avail < sd_alloc_floor_small(s, 0))
 		return -ENOSPC;
 	op = payload_add(p, sizeof(*op));
 	if (!op)

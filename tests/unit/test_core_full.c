@@ -133,6 +133,29 @@ static void records_without_data(void **state)
 	memdev_exit(&m);
 }
 
+/* Too many of them is not "no room": what helps is another thing. */
+static void a_generation_more(void **state)
+{
+	struct sd_gen gen = { .number = 1, .state = SD_GEN_LIVE };
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	struct sd_group *g;
+	u64 avail = s->alloc.avail;
+
+	assert_int_equal(sd_group_begin(s, &g), 0);
+	s->nr_gens = SD_MAX_GENS;
+	assert_int_equal(sd_group_put_gen(s, g, &gen), -EMFILE);
+	s->nr_gens = 0;
+	s->alloc.avail = sd_alloc_floor_small(s, 0) - 1;
+	assert_int_equal(sd_group_put_gen(s, g, &gen), -ENOSPC);
+	s->alloc.avail = avail;
+	assert_int_equal(sd_group_put_gen(s, g, &gen), 0);
+	group_end(&m, s, g);
+	assert_int_equal(live_gens(s), 1);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 /* ---- no room at all, as no version of now would leave it ------------------------------------------------------------------------------ */
 
 #define EACH	400u
@@ -280,6 +303,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_without_data),
+		cmocka_unit_test(a_generation_more),
 		cmocka_unit_test(generations_are_given_up_at_last),
 		cmocka_unit_test(damage_stops_one_run),
 	};
