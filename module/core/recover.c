@@ -264,6 +264,20 @@ static int make_room(struct sd_store *s, u32 *nr)
 	return s->failed || err == -ENOMEM ? err : 0;	/* damage: that merge is not tried again */
 }
 
+/* A table that was made for the whole log would be used in turn from now on: memory is what was asked for. */
+static void shrink_spare(struct sd_store *s)
+{
+	struct sd_mem *m;
+
+	if (sd_mem_count(s->spare) + sd_mem_room(s->spare) <= s->mem_records)
+		return;
+	m = sd_mem_alloc(s->mem_records);
+	if (!m)
+		return;
+	sd_mem_put(s->spare);
+	s->spare = m;
+}
+
 int sd_recover_close(struct sd_store *s)
 {
 	u32 nr = 1;
@@ -271,6 +285,8 @@ int sd_recover_close(struct sd_store *s)
 
 	while ((err = checkpoint(s)) == -ENOSPC && !(err = make_room(s, &nr)))
 		;
+	if (!err)
+		shrink_spare(s);
 	if (err != -ENOSPC)
 		return err;
 	sd_store_fail(s);	/* the volume works without us */

@@ -133,6 +133,28 @@ static void records_without_data(void **state)
 	memdev_exit(&m);
 }
 
+/* A log of more records than a table has, as two tables leave it: the one that took it is not kept. */
+static void a_large_log(void **state)
+{
+	struct sd_open_opts o = { .mem_records = 1024 };
+	struct memdev m, after;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	u32 i;
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	for (i = 0; i < 2048; i += AT_ONCE)
+		assert_int_equal(add(&m, s, i, AT_ONCE, SD_KIND_ZERO), AT_ONCE);
+	crash(&m, &after);
+	sd_close(s);
+	memdev_exit(&m);
+	assert_int_equal(sd_open(&after.dev, &o, &s), 0);
+	assert_int_equal(s->records_run, 2048);
+	assert_int_equal(sd_mem_room(s->cur->active), 1024);
+	assert_int_equal(sd_mem_room(s->spare), 1024);
+	sd_close(s);
+	memdev_exit(&after);
+}
+
 /* Too many of them is not "no room": what helps is another thing. */
 static void a_generation_more(void **state)
 {
@@ -303,6 +325,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(records_without_data),
+		cmocka_unit_test(a_large_log),
 		cmocka_unit_test(a_generation_more),
 		cmocka_unit_test(generations_are_given_up_at_last),
 		cmocka_unit_test(damage_stops_one_run),
