@@ -251,9 +251,15 @@ static void ask_for_room(struct snap_cow *cow, bool last_resort)
 	snap_cow_house(cow, last_resort ? SNAP_HOUSE_LAST_RESORT : SNAP_HOUSE_ROOM);
 }
 
+/* Without progress */
+static unsigned long patience(const struct snap_cow *cow)
+{
+	return cow->sum.newest_live ? ROOM_PATIENCE : MARK_PATIENCE;
+}
+
 static void no_space(struct snap_cow *cow)
 {
-	bool late = time_after(jiffies, cow->progress_at + ROOM_PATIENCE) || time_after(jiffies, cow->stalled_since + ROOM_LIMIT);
+	bool late = time_after(jiffies, cow->progress_at + patience(cow)) || time_after(jiffies, cow->stalled_since + ROOM_LIMIT);
 
 	if (snap_store_reclaim(cow->vol->store) == SNAP_RECLAIM_NOTHING || late)
 		ask_for_room(cow, late);
@@ -269,7 +275,7 @@ bool snap_cow_waits_long(struct snap_cow *cow)
 static void no_checkpoint(struct snap_cow *cow)
 {
 	snap_store_reclaim(cow->vol->store);
-	if (time_after(jiffies, cow->progress_at + (cow->sum.newest_live ? ROOM_PATIENCE : MARK_PATIENCE)))
+	if (time_after(jiffies, cow->progress_at + patience(cow)))
 		ask_for_room(cow, true);
 }
 

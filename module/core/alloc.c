@@ -21,12 +21,14 @@
  * Room for recovery. A crash forgets what is taken, and gets back what the last durable transaction does not refer to. Opening has to close the log: it writes a run of the records
  * in it and a catalog, and must not run out of blocks in that. So this holds at any time:
  *
- *	avail + dropped by durable transactions  >=  run(records in the active table and in flight) + catalog [+ catalog]	sd_alloc_floor()
+ *	avail + dropped by durable transactions  >=  run(records in the active table and in flight) + catalog [+ growth]	sd_alloc_floor()
  *
- * run() is for the worst of records; "catalog" is what prepare takes at most (sd_alloc_needs()), once for the next step and once for the opening after it. Why it holds, and is enough:
+ * run() is for the worst of records; "catalog" is what prepare takes at most (sd_alloc_needs()). A step and the opening after it do not need it twice: until the step is durable, a crash gives
+ * back what it has taken, and from then on the blocks that its catalog has replaced, as many but for "growth", what the step's own entries may add. Why it holds, and is enough:
  *
- *	a group is added	only as far as this allows, records without data and new generations, too; these leave a merge slice beside it, so that
- *				reclaiming can begin (sd_alloc_floor_small()); data leaves far more (sd_alloc_reserve())
+ *	a group is added	only as far as this allows, records without data and new generations, too. Records without data leave four merge slices beside it, so that
+ *				reclaiming can begin, and go on until the first of its inputs is through (sd_alloc_floor_small()); data leaves far more
+ *				(sd_alloc_reserve()); a generation leaves what its entry may need, so there is room for some hundred when nothing else fits
  *	a checkpoint begins	the run of the frozen table is taken: for what both tables have after a crash there is the taken space and what the right side says
  *	a merge begins		only if it still holds when the space for its output is taken: nothing but the output is lost when it is durable
  *	prepare			takes one "catalog", which is not asked for from then on. Before that there has always been as much among avail itself. What the
@@ -375,6 +377,8 @@ static void mark_taken(struct sd_alloc *a, u32 group, u32 bit, u32 len)
 	a->avail -= len;
 }
 
+#define CATALOG_GROWTH	16u	/* blocks: the entries of a run and its segments, a leaf each, and what these add to sd_alloc_needs() */
+
 u64 sd_alloc_needs(const struct sd_store *s)
 {
 	/* All leaves, each of them split, their index, and what was created since. */
@@ -388,7 +392,7 @@ u64 sd_alloc_floor(const struct sd_store *s, u32 records)
 	const struct sd_step *st = s->step;
 
 	if (!st || !st->prepared)
-		floor += needs;
+		floor += CATALOG_GROWTH;
 	else if (st->frozen)
 		floor += sd_run_blocks(sd_mem_count(st->frozen)) - st->b.used;
 	floor += sd_run_blocks((u64)sd_mem_count(s->cur->active) + s->mem_promised + records);
@@ -397,7 +401,7 @@ u64 sd_alloc_floor(const struct sd_store *s, u32 records)
 
 u64 sd_alloc_floor_small(const struct sd_store *s, u32 records)
 {
-	return sd_alloc_floor(s, records) + sd_run_blocks(s->slice_records);
+	return sd_alloc_floor(s, records) + 4 * sd_run_blocks(s->slice_records);
 }
 
 u64 sd_alloc_reserve(const struct sd_store *s)

@@ -15,6 +15,7 @@
 #define MAX_EXTENTS	64u
 #define POOL_MAX	8u
 #define RELOCATE_SKIP	256u	/* blocks */
+#define GEN_ROOM	8u	/* blocks: a leaf of the catalog, and what it adds to the floor */
 
 struct group_priv {
 	struct list_head pool;
@@ -267,7 +268,7 @@ int sd_group_put_gen(struct sd_store *s, struct sd_group *g, const struct sd_gen
 		return -EINVAL;
 	if (!exists && (s->nr_gens >= SD_MAX_GENS || gen->number == U32_MAX))
 		return -EMFILE;
-	if (!exists && s->alloc.avail < sd_alloc_floor_small(s, 0))
+	if (!exists && s->alloc.avail < sd_alloc_floor(s, 0) + GEN_ROOM)
 		return -ENOSPC;
 	op = payload_add(p, sizeof(*op));
 	if (!op)

@@ -111,7 +111,7 @@ struct sd_alloc {
 
 u64 sd_alloc_reserve(const struct sd_store *s);	/* blocks that data leaves for metadata */
 u64 sd_alloc_needs(const struct sd_store *s);	/* what prepare takes, at most */
-/* What must be left so that the store can be opened after a crash, with @records more than there are (alloc.c); what small things leave: a slice of a merge more */
+/* What must be left so that the store can be opened after a crash, with @records more than there are (alloc.c); what records without data leave: four slices of a merge more */
 u64 sd_alloc_floor(const struct sd_store *s, u32 records);
 u64 sd_alloc_floor_small(const struct sd_store *s, u32 records);
 int sd_alloc_init(struct sd_store *s);		/* counts come from the catalog */

@@ -28,7 +28,7 @@
 #define NO_TAG		U32_MAX
 #define SLICE_FREED	16384u	/* extents given back by a slice of the smallest size */
 #define SLICE_GROWTH	4u	/* slices of large merges are so much larger: fewer transactions write the same bitmaps */
-#define SLICE_LEAST	1024u	/* each one is a segment, an entry of the catalog */
+#define SLICE_LEAST	256u	/* where there is little room: each one is a segment, an entry of the catalog */
 #define TINY_RECORDS	8192u
 
 static u32 next_live(struct sd_store *s, u32 gen)
@@ -276,8 +276,16 @@ static u64 output_blocks(const struct sd_merge *m)
 static int choose(struct sd_store *s, struct sd_merge *m, bool idle_too, u64 leave)
 {
 	u64 room = s->alloc.avail - min(s->alloc.avail, leave);
-	bool picked = pick_partial(m->v, m) || pick_tier(m->v, m);
+	bool picked = pick_partial(m->v, m);
 
+	/* With little room, what gives some back comes before what only makes fewer runs. */
+	if (!picked && idle_too && room < sd_run_blocks(s->slice_records) && pick_purge(s, m->v, m, room)) {
+		size_slice(s, m, room);
+		if (output_blocks(m) <= room)
+			return 0;
+	}
+	if (!picked)
+		picked = pick_tier(m->v, m);
 	if (picked) {
 		size_slice(s, m, room);
 		if (output_blocks(m) <= room || m->out)
