@@ -481,6 +481,7 @@ struct sd_store {
 	u32 leaf_most;		/* records in a leaf that is written, SD_LEAF_FEWEST to SD_LEAF_MOST; 0: SD_LEAF_MOST. Tests want deep trees */
 	struct sd_step *step;
 	bool super_busy;	/* the step is writing the superblock; with failed, under super_lock */
+	struct sd_disk_super *super;	/* the last durable one; who writes it changes it. NULL in a store that was not opened */
 	u64 records_run;
 	u64 meta_written, journal_written, checkpoints, merges, replayed_groups, dropped_groups;
 };

@@ -119,8 +119,11 @@ int sd_open(struct sd_dev *dev, const struct sd_open_opts *opts, struct sd_store
 	bool dirty = false;
 	int err = s && d ? 0 : -ENOMEM;
 
-	if (err)
+	if (err) {
+		sd_free(d);
 		goto out;
+	}
+	s->super = d;
 	s->dev = dev;
 	s->opts = *opts;
 	INIT_LIST_HEAD(&s->versions);
@@ -140,7 +143,6 @@ int sd_open(struct sd_dev *dev, const struct sd_open_opts *opts, struct sd_store
 	if (!err && dirty && !opts->read_only)
 		err = sd_recover_close(s);
 out:
-	sd_free(d);
 	if (err) {
 		if (s)
 			sd_close(s);
@@ -164,6 +166,7 @@ void sd_close(struct sd_store *s)
 		sd_group_pool_free(s);
 	sd_alloc_exit(s);
 	sd_cat_exit(s);
+	sd_free(s->super);
 	sd_free(s);
 }
 

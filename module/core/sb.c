@@ -46,7 +46,18 @@ int sd_super_write(struct sd_store *s, const struct sd_disk_super *d, u64 txid)
 	if (!err && !sd_planted(SD_PLANT_SUPER_UNFLUSHED))
 		err = s->dev->ops->flush(s->dev->ctx);
 	s->meta_written++;
+	if (!err && s->super && s->super != d)
+		memcpy(s->super, d, SD_BLOCK_SIZE);
 	return err;
+}
+
+/* The last durable one. Not from the device, if we have it: should the newer of the two be unreadable for a moment, the older one's catalog would come back, whose blocks are others' by now. */
+static int last_super(struct sd_store *s, struct sd_disk_super *last)
+{
+	if (!s->super)
+		return sd_super_read(s, last);
+	memcpy(last, s->super, SD_BLOCK_SIZE);
+	return 0;
 }
 
 /*
@@ -56,7 +67,7 @@ int sd_super_write(struct sd_store *s, const struct sd_disk_super *d, u64 txid)
 int sd_super_write_now(struct sd_store *s)
 {
 	struct sd_disk_super *d = sd_malloc_sure(SD_BLOCK_SIZE), *last = sd_malloc_sure(SD_BLOCK_SIZE);
-	int err = d && last ? sd_super_read(s, last) : -ENOMEM;
+	int err = d && last ? last_super(s, last) : -ENOMEM;
 
 	if (!err) {
 		memcpy(d, last, SD_BLOCK_SIZE);

@@ -132,6 +132,39 @@ static void failed_stands_in_both_superblocks(void **state)
 	}
 }
 
+static u64 unreadable;
+
+static int read_but_one(void *ctx, u64 block, u32 nr, void *buf)
+{
+	return block <= unreadable && unreadable < block + nr ? -EIO : mem_read(ctx, block, nr, buf);
+}
+
+/* While the newer superblock cannot be read, what the older one says must not be made the newest: its catalog's blocks may be others' by now. */
+static void failing_beside_an_unreadable_superblock(void **state)
+{
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	struct sd_dev_ops ops = *m.dev.ops;
+	struct sd_gen gen;
+
+	put_gen(&m, s, 1, SD_GEN_LIVE);
+	checkpoint(s);
+	put_gen(&m, s, 2, SD_GEN_LIVE);
+	checkpoint(s);
+	ops.read = read_but_one;
+	m.dev.ops = &ops;
+	unreadable = s->txid & 1;
+	assert_int_equal(sd_store_fail(s), 0);
+	unreadable = U64_MAX;
+	sd_close(s);
+	assert_int_equal(memdev_open(&m, false, &s), 0);
+	assert_true(s->failed);
+	assert_int_equal(sd_gen_find(s, 2, &gen), 0);
+	assert_int_equal(gen.state, SD_GEN_LOST);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 static void read_only_writes_nothing(void **state)
 {
 	struct memdev m;
@@ -367,6 +400,7 @@ int main(void)
 		cmocka_unit_test(crash_replays),
 		cmocka_unit_test(group_without_its_data_is_dropped),
 		cmocka_unit_test(failed_stands_in_both_superblocks),
+		cmocka_unit_test(failing_beside_an_unreadable_superblock),
 		cmocka_unit_test(read_only_writes_nothing),
 		cmocka_unit_test(smaller_device),
 		cmocka_unit_test(superblock_says_odd_things),
