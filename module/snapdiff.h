@@ -208,17 +208,21 @@ int snap_store_put_gen(struct snap_volume *vol, const struct snap_gen *gen);
 int snap_store_del_gens(struct snap_volume *vol, u32 first, u32 last);
 int snap_store_lose_gens(struct snap_volume *vol, u32 first, u32 last, bool changes_unknown);
 
-/* Reading a generation. A view is a referenced immutable version of the table; hold it only while one request is served. */
+/*
+ * Reading a generation. A view is a referenced immutable version of the table; while it is held, blocks of the diff that it refers to are not used again, so hold it
+ * only as long as the diff is being read.
+ */
 struct snap_view;
 struct snap_view *snap_view_get(struct snap_store *s);		/* any context; never NULL */
 void snap_view_put(struct snap_view *view);			/* any context */
+u64 snap_view_number(struct snap_view *view);			/* any context; for snap_view_look_again() */
 /* May block. recs[i] for chunk first + i. Fails with -EIO when the store has failed or gen is lost (checked after the lookup). */
 int snap_view_lookup(struct snap_store *s, struct snap_view *view, u64 first, u32 nr, u32 gen, struct snap_rec *recs);
 /*
- * Look again after reading the primary: sets bit i of @again for each chunk that has got a record >= @gen since @view was taken (so that it must be read from
- * the diff, with a fresh view). May block. -EIO as above.
+ * Look again after reading the primary: sets bit i of @again for each chunk that has got a record >= @gen since the view of that number was taken (so that it must be
+ * read from the diff, with a fresh view). That view need not be held any more. May block. -EIO as above.
  */
-int snap_view_look_again(struct snap_store *s, struct snap_view *view, u64 first, u32 nr, u32 gen, unsigned long *again);
+int snap_view_look_again(struct snap_store *s, u64 number, u64 first, u32 nr, u32 gen, unsigned long *again);
 /* Is generation @gen readable (live, store not failed)? Any context, cheap. */
 bool snap_store_gen_readable(struct snap_store *s, u32 gen);
 /* Extents in bytes for netlink; *pos and end in bytes, chunk-aligned or the end of the generation. Number filled or -errno. May block. */

@@ -244,6 +244,12 @@ static void unpack_rec(struct snap_rec *out, const struct sd_rec *rec)
 	out->sector = rec->addr * SNAP_BLOCK_SECTORS;
 }
 
+/** snap_view_number() - [any context] */
+u64 snap_view_number(struct snap_view *view)
+{
+	return sd_version_number((struct sd_version *)view);
+}
+
 /**
  * snap_view_lookup() - what holds @nr chunks from @first on at generation @gen
  *
@@ -269,9 +275,9 @@ int snap_view_lookup(struct snap_store *s, struct snap_view *view, u64 first, u3
 }
 
 /* The version has been replaced (checkpoint, merge): what was new may be in a run now. */
-static int look_in_all(struct snap_store *s, u64 first, u32 nr, u32 gen, unsigned long *again)
+static int look_in_all(struct sd_version *now, u64 first, u32 nr, u32 gen, unsigned long *again)
 {
-	struct sd_version *now = sd_version_get(s->core);
+	unsigned int noio = memalloc_noio_save();
 	struct sd_rec buf[BATCH];
 	u32 i, j, n;
 	int err = 0;
@@ -284,35 +290,35 @@ static int look_in_all(struct snap_store *s, u64 first, u32 nr, u32 gen, unsigne
 				__set_bit(i + j, again);
 		}
 	}
-	sd_version_put(now);
+	memalloc_noio_restore(noio);
 	return err;
 }
 
 /**
  * snap_view_look_again() - after the primary has been read: which chunks have a record by now?
+ * @number: of the view in which they had none
  * @again: bit i is set for first + i; the others are left alone
  *
- * A write that destroyed what was read was released after its record had become visible, so it is found here. While the view's version is the current one,
- * that record can only be in the in-memory tables, which is cheap. May block. Return: 0, -EIO when the generation is not readable any more, -EUCLEAN, -ENOMEM.
+ * A write that destroyed what was read was released after its record had become visible, so it is found here: the version that is taken now is the one with that record
+ * or a later one. While it is still the one of that view, the record can only be in the in-memory tables, which is cheap. May block. Return: 0, -EIO when the generation is not readable any more, -EUCLEAN, -ENOMEM.
  */
-int snap_view_look_again(struct snap_store *s, struct snap_view *view, u64 first, u32 nr, u32 gen, unsigned long *again)
+int snap_view_look_again(struct snap_store *s, u64 number, u64 first, u32 nr, u32 gen, unsigned long *again)
 {
-	struct sd_version *v = (struct sd_version *)view;
-	unsigned int noio;
+	struct sd_version *now;
 	int err = 0;
 	u32 i;
 
 	smp_mb();	/* the data was read before */
-	if (sd_version_is_current(v)) {
+	now = sd_version_get(s->core);
+	if (sd_version_number(now) == number) {
 		for (i = 0; i < nr; i++) {
-			if (sd_lookup_new(v, first + i, gen))
+			if (sd_lookup_new(now, first + i, gen))
 				__set_bit(i, again);
 		}
 	} else {
-		noio = memalloc_noio_save();
-		err = look_in_all(s, first, nr, gen, again);
-		memalloc_noio_restore(noio);
+		err = look_in_all(now, first, nr, gen, again);
 	}
+	sd_version_put(now);
 	if (!err && !snap_store_gen_readable(s, gen))
 		err = -EIO;
 	return err;

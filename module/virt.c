@@ -184,7 +184,8 @@ static int virt_alloc_slots(struct snap_virt *v)
 		if (!slot->buffer)
 			return -ENOMEM;
 		INIT_WORK(&slot->work, slot_work);
-		init_completion(&slot->done);
+		init_completion(&slot->diff.done);
+		init_completion(&slot->primary.done);
 		list_add_tail(&slot->idle, &v->idle);
 	}
 	return 0;

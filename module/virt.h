@@ -18,6 +18,13 @@
 #define VIRT_BIO_SECTORS	512u
 #define VIRT_BIO_CHUNKS		(VIRT_BIO_SECTORS / 8 + 1)	/* of 4 KiB, the smallest, when it starts inside one */
 
+/* What is read for a bio from one of the devices. */
+struct snap_virt_reads {
+	atomic_t pending;
+	blk_status_t status;
+	struct completion done;
+};
+
 /* What serves one bio at a time. */
 struct snap_virt_slot {
 	struct work_struct work;
@@ -25,13 +32,11 @@ struct snap_virt_slot {
 	struct snap_virt *virt;
 	void *buffer;			/* one chunk, vmalloc */
 
-	/* The bio being served; only the slot's work touches these, and (pending, status) the ends of its reads. */
+	/* The bio being served; only the slot's work touches these, and diff and primary the ends of its reads. */
 	struct bio *bio;
 	u64 first;			/* chunk */
 	u32 nr;				/* chunks */
-	atomic_t pending;
-	blk_status_t status;
-	struct completion done;
+	struct snap_virt_reads diff, primary;
 	DECLARE_BITMAP(todo, VIRT_BIO_CHUNKS);
 	DECLARE_BITMAP(again, VIRT_BIO_CHUNKS);
 	struct snap_rec recs[VIRT_BIO_CHUNKS];

@@ -8,11 +8,14 @@
  *                                                  └─ NONE   read from the primary, then LOOK AGAIN
  *     chunks that got a record while the primary was read are read again in the next round, from the diff, with a fresh view.
  *
+ * The view is held until the data of the diff has been read and checked, so that its blocks are not used again, and no longer: how long the primary takes to answer is
+ * nobody's business but the reader's. Looking again needs no view from before, only its number: the one that is current after the read has every record that was visible
+ * when a write was released that the read could have seen.
+ *
  * Why no lock against writers is needed: a record is visible before the write that destroys the old content is issued. So if the bytes that came from
  * the primary could have been new ones, the look-again that follows the read sees the record. A chunk moves from NONE to a record
  * once, and an active generation cannot be deleted, so the rounds end; their limit is only a guard. The generation may be lost meanwhile: whether it is
- * readable is asked after all data is in the bio, and the bio is completed only then. The view is held until the data of the diff has been
- * read, so that its blocks are not used again.
+ * readable is asked after all data is in the bio, and the bio is completed only then.
  */
 #include <linux/vmalloc.h>
 #include "virt.h"
@@ -116,20 +119,34 @@ static bool next_piece(struct snap_virt_slot *slot, unsigned int i, struct piece
 	return true;
 }
 
-static void slot_end(struct snap_virt_slot *slot)
+static void reads_begin(struct snap_virt_reads *r)
 {
-	if (atomic_dec_and_test(&slot->pending))
-		complete(&slot->done);
+	r->status = BLK_STS_OK;
+	atomic_set(&r->pending, 1);
+	reinit_completion(&r->done);
+}
+
+static void reads_end_one(struct snap_virt_reads *r)
+{
+	if (atomic_dec_and_test(&r->pending))
+		complete(&r->done);
+}
+
+static int reads_wait(struct snap_virt_reads *r)
+{
+	reads_end_one(r);
+	wait_for_completion_io(&r->done);
+	return blk_status_to_errno(READ_ONCE(r->status));
 }
 
 static void slot_read_end(struct bio *clone)
 {
-	struct snap_virt_slot *slot = clone->bi_private;
+	struct snap_virt_reads *r = clone->bi_private;
 
 	if (clone->bi_status)
-		WRITE_ONCE(slot->status, clone->bi_status);	/* any one of them will do */
+		WRITE_ONCE(r->status, clone->bi_status);	/* any one of them will do */
 	bio_put(clone);
-	slot_end(slot);
+	reads_end_one(r);
 }
 
 /* What a read of ours may take over from the bio it serves: never FUA, PREFLUSH, NOWAIT, POLLED. */
@@ -138,16 +155,16 @@ static blk_opf_t read_opf(const struct bio *bio)
 	return REQ_OP_READ | (bio->bi_opf & (REQ_SYNC | REQ_META | REQ_PRIO));
 }
 
-static void slot_read(struct snap_virt_slot *slot, struct block_device *bdev, sector_t from, const struct piece *p)
+static void slot_read(struct snap_virt_slot *slot, struct snap_virt_reads *r, struct block_device *bdev, sector_t from, const struct piece *p)
 {
 	struct bio *clone = bio_alloc_clone(bdev, slot->bio, GFP_NOIO, &snap_virt_bios);
 
 	bio_trim(clone, p->sector, p->sectors);
 	clone->bi_iter.bi_sector = from;
 	clone->bi_opf = read_opf(slot->bio);
-	clone->bi_private = slot;
+	clone->bi_private = r;
 	clone->bi_end_io = slot_read_end;
-	atomic_inc(&slot->pending);
+	atomic_inc(&r->pending);
 	submit_bio_noacct(clone);
 }
 
@@ -167,12 +184,12 @@ static int slot_issue(struct snap_virt_slot *slot)
 			break;
 		case SNAP_DATA:
 			if (p.whole)
-				slot_read(slot, vol->diff_bdev, slot->recs[p.i].sector, &p);
+				slot_read(slot, &slot->diff, vol->diff_bdev, slot->recs[p.i].sector, &p);
 			break;
 		case SNAP_NONE:
 			if (p.start + p.sectors > READ_ONCE(vol->size))	/* the primary has shrunk */
 				return -EIO;
-			slot_read(slot, vol->primary_bdev, p.start, &p);
+			slot_read(slot, &slot->primary, vol->primary_bdev, p.start, &p);
 			break;
 		}
 	}
@@ -216,7 +233,7 @@ static int slot_read_part(struct snap_virt_slot *slot, const struct piece *p)
 	return err;
 }
 
-/* The reads have ended: check what came from the diff, get the parts of chunks. */
+/* The reads of the diff have ended: check what came from there, get the parts of chunks. */
 static int slot_check(struct snap_virt_slot *slot)
 {
 	unsigned int i, k;
@@ -239,7 +256,7 @@ static int slot_check(struct snap_virt_slot *slot)
 }
 
 /* Leaves in todo what came from the primary and has moved since. */
-static int slot_look_again(struct snap_virt_slot *slot, struct snap_view *view)
+static int slot_look_again(struct snap_virt_slot *slot, u64 number)
 {
 	struct snap_virt *v = slot->virt;
 	unsigned int i;
@@ -251,7 +268,7 @@ static int slot_look_again(struct snap_virt_slot *slot, struct snap_view *view)
 	if (bitmap_empty(slot->todo, slot->nr))
 		return 0;
 	bitmap_zero(slot->again, slot->nr);
-	err = snap_view_look_again(v->vol->store, view, slot->first, slot->nr, v->gen, slot->again);
+	err = snap_view_look_again(v->vol->store, number, slot->first, slot->nr, v->gen, slot->again);
 	bitmap_and(slot->todo, slot->todo, slot->again, slot->nr);
 	return err;
 }
@@ -260,29 +277,30 @@ static int slot_round(struct snap_virt_slot *slot)
 {
 	struct snap_virt *v = slot->virt;
 	struct snap_view *view = snap_view_get(v->vol->store);
+	u64 number = snap_view_number(view);
 	struct blk_plug plug;
-	int err;
+	int err, err_diff, err_primary;
 
 	err = snap_view_lookup(v->vol->store, view, slot->first, slot->nr, v->gen, slot->recs);
-	if (err)
-		goto out;
-	slot->status = BLK_STS_OK;
-	atomic_set(&slot->pending, 1);
-	reinit_completion(&slot->done);
+	if (err) {
+		snap_view_put(view);
+		return err;
+	}
+	reads_begin(&slot->diff);
+	reads_begin(&slot->primary);
 	blk_start_plug(&plug);
 	err = slot_issue(slot);
 	blk_finish_plug(&plug);
-	slot_end(slot);
-	wait_for_completion_io(&slot->done);
+	err_diff = reads_wait(&slot->diff);
 	if (!err)
-		err = blk_status_to_errno(READ_ONCE(slot->status));
+		err = err_diff;
 	if (!err)
 		err = slot_check(slot);
-	if (!err)
-		err = slot_look_again(slot, view);
-out:
 	snap_view_put(view);
-	return err;
+	err_primary = reads_wait(&slot->primary);
+	if (!err)
+		err = err_primary;
+	return err ?: slot_look_again(slot, number);
 }
 
 int snap_virt_read(struct snap_virt_slot *slot)

@@ -312,8 +312,8 @@ int sd_step_whole(struct sd_store *store, u32 flags);
 struct sd_version *sd_version_get(struct sd_store *store);
 /** sd_version_put() - [A] blocks that only older versions needed become free in a later [M] call */
 void sd_version_put(struct sd_version *v);
-/** sd_version_is_current() - [A] */
-bool sd_version_is_current(struct sd_version *v);
+/** sd_version_number() - [A] of this store since it was opened; none has the number of another, so it can be compared after a put */
+u64 sd_version_number(const struct sd_version *v);
 
 /**
  * sd_lookup() - [R] what holds the content of @chunk at generation @gen

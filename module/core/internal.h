@@ -299,6 +299,7 @@ struct sd_version {
 	refcount_t ref;			/* the store holds one of the current version */
 	struct rcu_head rcu;		/* who is about to take a reference may still look at it */
 	struct list_head list;		/* store->versions, oldest first */
+	u64 number;			/* in the order in which they became current */
 	struct sd_store *s;
 	struct sd_mem *active, *frozen;
 	struct sd_blocks retire;	/* free when this version and all older ones are gone */

@@ -68,6 +68,7 @@ void sd_version_swap(struct sd_store *s, struct sd_version *v)
 {
 	struct sd_version *old = s->cur;
 
+	v->number = old ? old->number + 1 : 1;
 	list_add_tail(&v->list, &s->versions);
 	smp_store_release(&s->cur, v);	/* pairs with sd_version_get() */
 	if (old)
@@ -136,7 +137,7 @@ void sd_version_put(struct sd_version *v)
 		return;
 }
 
-bool sd_version_is_current(struct sd_version *v)
+u64 sd_version_number(const struct sd_version *v)
 {
-	return READ_ONCE(v->s->cur) == v;
+	return v->number;
 }
