@@ -2,6 +2,7 @@
 /*
  * Netlink dumps of extents: the map of a generation, the changes between two.
  */
+#include <linux/sched/signal.h>
 #include <net/genetlink.h>
 #include <net/sock.h>
 #include "netlink.h"
@@ -113,7 +114,7 @@ static int get_changes(struct snap_volume *vol, struct snap_nl_dump *d, u64 end,
 	u64 known = end > d->grown ? round_down(d->grown, (u64)vol->chunk_sectors << SECTOR_SHIFT) : end;
 	int n = d->pos < known ? snap_store_changes(vol, d->g1, d->g2, &d->pos, known, out, max) : 0;
 
-	if (n || d->pos >= end)
+	if (n || d->pos < known || d->pos >= end)
 		return n;
 	memset(out, 0, sizeof(*out));
 	out->offset = d->pos;
@@ -123,7 +124,7 @@ static int get_changes(struct snap_volume *vol, struct snap_nl_dump *d, u64 end,
 }
 
 /*
- * One message with as many extents as the skb takes. Return: extents put, -errno. With none put there is no message.
+ * One message with as many extents as the skb takes, or as one slice has. Return: extents put, -errno. With none put there is no message.
  */
 static int put_extents(struct sk_buff *skb, struct netlink_callback *cb, struct snap_volume *vol, struct snap_nl_dump *d, bool changes, u64 end)
 {
@@ -157,30 +158,45 @@ static int put_extents(struct sk_buff *skb, struct netlink_callback *cb, struct 
 	return n;
 }
 
-static int dump_extents(struct sk_buff *skb, struct netlink_callback *cb, bool changes)
+/* One slice: control is held for so long only. Return: 1: a message, or the end; 0: go on; -errno */
+static int dump_slice(struct sk_buff *skb, struct netlink_callback *cb, struct snap_volume *vol, bool changes)
 {
 	struct snap_nl_dump *d = snap_nl_dump(cb);
-	int err = snap_nl_dump_refused(cb), n = 0;
-	struct snap_volume *vol;
+	int err = snap_nl_enter(vol, cb->extack), n = 0;
 	u64 end;
 
 	if (err)
 		return err;
-	vol = snap_nl_dump_volume(d, cb->extack);
-	if (IS_ERR(vol))
-		return PTR_ERR(vol);
-	err = snap_nl_enter(vol, cb->extack);
-	if (err)
-		goto put;
 	err = changes ? changes_check(vol, d, &end, cb->extack) : map_check(vol, d, &end, cb->extack);
 	if (!err && d->pos < end)
 		n = put_extents(skb, cb, vol, d, changes, end);
 	snap_nl_leave(vol);
-put:
+	if (err || n < 0)
+		return err ?: n;
+	return n || d->pos >= end;
+}
+
+/* A call without a message would be the end of the dump. */
+static int dump_extents(struct sk_buff *skb, struct netlink_callback *cb, bool changes)
+{
+	struct snap_nl_dump *d = snap_nl_dump(cb);
+	int ret = snap_nl_dump_refused(cb);
+	struct snap_volume *vol;
+
+	if (ret)
+		return ret;
+	vol = snap_nl_dump_volume(d, cb->extack);
+	if (IS_ERR(vol))
+		return PTR_ERR(vol);
+	while (!(ret = dump_slice(skb, cb, vol, changes))) {
+		if (fatal_signal_pending(current)) {
+			ret = -EINTR;
+			break;
+		}
+		cond_resched();
+	}
 	snap_volume_put(vol);
-	if (!err && n < 0)
-		err = n;
-	return err ?: skb->len;
+	return ret < 0 ? ret : skb->len;
 }
 
 int snap_nl_map_dump(struct sk_buff *skb, struct netlink_callback *cb)

@@ -225,7 +225,10 @@ int snap_view_lookup(struct snap_store *s, struct snap_view *view, u64 first, u3
 int snap_view_look_again(struct snap_store *s, u64 number, u64 first, u32 nr, u32 gen, unsigned long *again);
 /* Is generation @gen readable (live, store not failed)? Any context, cheap. */
 bool snap_store_gen_readable(struct snap_store *s, u32 gen);
-/* Extents in bytes for netlink; *pos and end in bytes, chunk-aligned or the end of the generation. Number filled or -errno. May block. */
+/*
+ * Extents in bytes for netlink; *pos and end in bytes, chunk-aligned or the end of the generation. Number filled or -errno. May block. They come in slices: with 0 the caller
+ * goes on until *pos is at the end.
+ */
 int snap_store_map(struct snap_volume *vol, u32 gen, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max);
 int snap_store_changes(struct snap_volume *vol, u32 g1, u32 g2_or_now, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max);
 

@@ -21,6 +21,7 @@
 
 #define DM_MSG_PREFIX SNAP_NAME
 #define BATCH	16u		/* lookups at once; on the stack */
+#define EXTENT_WORK	16384u	/* records that one call for extents looks at */
 
 /* ---- state ------------------------------------------------------------------------------------ */
 
@@ -362,7 +363,7 @@ static void unpack_extents(struct snap_store *s, struct snapdiff_extent *out, co
 	}
 }
 
-/* One batch of a map (g2 == 0) or of changes [g1, g2). @end is in bytes; *pos moves to a chunk border or to @end. */
+/* One slice of a map (g2 == 0) or of changes [g1, g2). @end is in bytes; *pos moves to a chunk border or to @end. */
 static int extents(struct snap_store *s, bool map, u32 g1, u32 g2, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max)
 {
 	unsigned int shift = s->vol->chunk_shift + SECTOR_SHIFT;
@@ -370,17 +371,18 @@ static int extents(struct snap_store *s, bool map, u32 g1, u32 g2, u64 *pos, u64
 	unsigned int noio = memalloc_noio_save();
 	struct sd_extent buf[BATCH];
 	struct sd_version *v = sd_version_get(s->core);
+	u32 work = EXTENT_WORK;
 	int n = 0, got;
 
 	do {
 		u32 want = min(max - n, BATCH);
 
-		got = map ? sd_map_extents(v, g1, &chunk, last, buf, want) : sd_change_extents(v, g1, g2, &chunk, last, buf, want);
+		got = map ? sd_map_slice(v, g1, &chunk, last, buf, want, &work) : sd_change_slice(v, g1, g2, &chunk, last, buf, want, &work);
 		if (got > 0) {
 			unpack_extents(s, out + n, buf, got, end);
 			n += got;
 		}
-	} while (got >= 0 && n < max && chunk < last);
+	} while (got >= 0 && n < max && chunk < last && work);
 	sd_version_put(v);
 	memalloc_noio_restore(noio);
 	if (got < 0 && !n)
@@ -394,7 +396,8 @@ static int extents(struct snap_store *s, bool map, u32 g1, u32 g2, u64 *pos, u64
 /**
  * snap_store_map() - extents of generation @gen over the bytes [*pos, end), sorted and complete
  *
- * *pos is chunk-aligned, @end too or the end of the generation. May block. Return: number filled, *pos is behind them; -EIO when the generation is not readable.
+ * *pos is chunk-aligned, @end too or the end of the generation. May block, but looks at a bounded number of records. Return: number filled, *pos is behind them (0 before
+ * @end: go on); -EIO when the generation is not readable.
  */
 int snap_store_map(struct snap_volume *vol, u32 gen, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max)
 {
@@ -433,7 +436,7 @@ static int changes_known(struct snap_store *s, u32 g1, u32 g2)
 /**
  * snap_store_changes() - chunks that changed between the cuts of @g1 and @g2 (0: and now), over the bytes [*pos, end)
  *
- * May block. Return: number filled (may be 0 with *pos == end); -ENOENT: no @g1; -ENODATA: a changed set in between is not known.
+ * May block, but looks at a bounded number of records. Return: number filled (0 before @end: go on); -ENOENT: no @g1; -ENODATA: a changed set in between is not known.
  */
 int snap_store_changes(struct snap_volume *vol, u32 g1, u32 g2, u64 *pos, u64 end, struct snapdiff_extent *out, u32 max)
 {

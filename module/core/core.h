@@ -347,6 +347,13 @@ int sd_map_extents(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_e
  */
 int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, struct sd_extent *out, u32 max);
 
+/*
+ * sd_map_slice(), sd_change_slice() - [R] the same, but they end when *@work records have been looked at, whether or not they were wanted, and count it down. *pos has moved
+ * then (at least one chunk is done), and 0 may be returned before @end.
+ */
+int sd_map_slice(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_extent *out, u32 max, u32 *work);
+int sd_change_slice(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, struct sd_extent *out, u32 max, u32 *work);
+
 /* What would be freed? In copies, of those that were looked at. */
 struct sd_gain {
 	const u32 *live;	/* the live generations, ascending */

@@ -219,17 +219,29 @@ static bool extent_add(struct sd_extent *out, u32 *n, u32 max, u32 chunk_blocks,
 	return true;
 }
 
-int sd_map_extents(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_extent *out, u32 max)
+/* One record more has been looked at. Is that enough, and is the caller farther than he was at @start? */
+static bool work_done(u32 *work, u64 pos, u64 start)
+{
+	if (!work)
+		return false;
+	if (*work)
+		--*work;
+	return !*work && pos > start;
+}
+
+int sd_map_slice(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_extent *out, u32 max, u32 *work)
 {
 	u32 cb = v->s->chunk_blocks, n = 0;
+	u64 start = *pos;
 	struct sd_iter it;
 	struct sd_rec rec;
+	bool done = false;
 	int ret = sd_iter_init(&it, v, gen, U32_MAX);
 
 	if (ret)
 		return ret;
 	ret = sd_iter_seek(&it, *pos, gen);
-	while (!ret && *pos < end) {
+	while (!ret && !done && *pos < end) {
 		ret = sd_iter_next(&it, &rec, NULL);
 		if (ret < 0)
 			break;
@@ -240,8 +252,13 @@ int sd_map_extents(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_e
 			break;
 		}
 		ret = 0;
-		if (rec.gen < gen || rec.chunk < *pos)
-			continue;	/* an older generation's, or a newer record of a chunk that is done */
+		done = work_done(work, max(rec.chunk, *pos), start);
+		if (rec.gen < gen || rec.chunk < *pos) {
+			/* an older generation's, or a newer record of a chunk that is done; up to it there is nothing */
+			if (done && rec.chunk > *pos && extent_add(out, &n, max, cb, *pos, rec.chunk - *pos, SD_KIND_NONE, 0))
+				*pos = rec.chunk;
+			continue;
+		}
 		if (rec.chunk > *pos && !extent_add(out, &n, max, cb, *pos, rec.chunk - *pos, SD_KIND_NONE, 0))
 			break;
 		*pos = rec.chunk;
@@ -254,10 +271,17 @@ int sd_map_extents(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_e
 	return ret ? ret : (int)n;
 }
 
-int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, struct sd_extent *out, u32 max)
+int sd_map_extents(struct sd_version *v, u32 gen, u64 *pos, u64 end, struct sd_extent *out, u32 max)
 {
+	return sd_map_slice(v, gen, pos, end, out, max, NULL);
+}
+
+int sd_change_slice(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, struct sd_extent *out, u32 max, u32 *work)
+{
+	u64 start = *pos;
 	struct sd_iter it;
 	struct sd_rec rec;
+	bool done = false;
 	u32 n = 0;
 	int ret;
 
@@ -269,7 +293,7 @@ int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, s
 	if (ret)
 		return ret;
 	ret = sd_iter_seek(&it, *pos, g1);
-	while (!ret && *pos < end) {
+	while (!ret && !done && *pos < end) {
 		ret = sd_iter_next(&it, &rec, NULL);
 		if (ret < 0)
 			break;
@@ -279,8 +303,12 @@ int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, s
 			break;
 		}
 		ret = 0;
-		if (rec.chunk < *pos || rec.gen < g1 || rec.gen >= g2)
+		done = work_done(work, max(rec.chunk, *pos), start);
+		if (rec.chunk < *pos || rec.gen < g1 || rec.gen >= g2) {
+			if (done)
+				*pos = max(rec.chunk, *pos);
 			continue;
+		}
 		if (!extent_add(out, &n, max, 1, rec.chunk, 1, SD_KIND_NONE, 0)) {
 			*pos = rec.chunk;
 			break;
@@ -289,4 +317,9 @@ int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, s
 	}
 	sd_iter_exit(&it);
 	return ret ? ret : (int)n;
+}
+
+int sd_change_extents(struct sd_version *v, u32 g1, u32 g2, u64 *pos, u64 end, struct sd_extent *out, u32 max)
+{
+	return sd_change_slice(v, g1, g2, pos, end, out, max, NULL);
 }
