@@ -20,6 +20,10 @@
  * lower one. So what is done to all is done from the top: a volume is younger than what it lies on, and the youngest comes first. What is undone is undone from
  * the bottom.
  *
+ * A differential volume that lies on another volume of the group (or in a file of its filesystem) cannot be written while that one's gate is closed. Where it can be seen
+ * it is refused. Where it cannot, the put that takes longer than PUT_PATIENCE fails the cut: the gates of the older volumes are opened and their filesystems thawed, so that it ends;
+ * then all is undone. Its own gate stays closed until then: what has once been durable as a generation is of one instant, whatever becomes of it.
+ *
  * Order of locks: control is taken for several volumes only under group_lock, so that two groups cannot wait for each other; who takes just one
  * control needs no order.
  */
@@ -27,11 +31,15 @@
 #include <linux/ktime.h>
 #include <linux/sched/mm.h>
 #include <linux/uuid.h>
+#include <linux/workqueue.h>
 #include "snapdiff.h"
 
 #define DM_MSG_PREFIX	SNAP_NAME
 
+#define PUT_PATIENCE	(30 * HZ)	/* writes to the other volumes of a group wait no longer for one slow diff */
+
 static DEFINE_MUTEX(group_lock);
+static struct workqueue_struct *put_wq;
 
 /* ---- refusals ------------------------------------------------------------------------------------- */
 
@@ -191,9 +199,10 @@ static int cut_freeze(struct cut *c)
 	return 0;
 }
 
-static void cut_thaw(struct cut *c)
+/* All but the first @left. */
+static void cut_thaw(struct cut *c, unsigned int left)
 {
-	while (c->frozen) {
+	while (c->frozen > left) {
 		struct snap_volume *vol = cut_volume(c, --c->frozen);
 		int err = bdev_thaw(dm_bdev(vol));
 
@@ -238,9 +247,10 @@ static int cut_flush(struct cut *c)
 	return 0;
 }
 
-static void cut_open(struct cut *c)
+/* All but the first @left. */
+static void cut_open(struct cut *c, unsigned int left)
 {
-	while (c->closed)
+	while (c->closed > left)
 		snap_gate_open(cut_volume(c, --c->closed)->gate);
 }
 
@@ -257,10 +267,49 @@ static void describe(struct snap_volume *vol, struct snap_gen *gen, u64 now, con
 	strscpy(gen->label, label ?: "", sizeof(gen->label));
 }
 
+struct put {
+	struct work_struct work;
+	struct snap_volume *vol;
+	const struct snap_gen *gen;
+	struct completion done;
+	int err;
+};
+
+static void put_work(struct work_struct *work)
+{
+	struct put *p = container_of(work, struct put, work);
+	unsigned int noio = memalloc_noio_save();
+
+	p->err = snap_store_put_gen(p->vol, p->gen);
+	memalloc_noio_restore(noio);
+	complete(&p->done);
+}
+
+/* Durable on volume c->put. Return: 0 or -errno; *late: the older volumes had to be let go. */
+static int put_one(struct cut *c, const struct snap_gen *gen, bool *late)
+{
+	struct put p = { .vol = cut_volume(c, c->put), .gen = gen };
+
+	if (c->put + 1 == c->closed)	/* nobody else waits */
+		return snap_store_put_gen(p.vol, gen);
+	init_completion(&p.done);
+	INIT_WORK_ONSTACK(&p.work, put_work);
+	queue_work(put_wq, &p.work);
+	*late = !wait_for_completion_timeout(&p.done, PUT_PATIENCE);
+	if (*late) {
+		cut_open(c, c->put + 1);
+		cut_thaw(c, c->put + 1);
+	}
+	flush_work(&p.work);
+	destroy_work_on_stack(&p.work);
+	return p.err;
+}
+
 static int cut_put(struct cut *c)
 {
 	struct snap_create_req *req = c->req;
 	u64 now = ktime_get_real_ns();
+	bool late = false;
 	int err;
 
 	for (c->put = 0; c->put < req->nr; c->put++) {
@@ -268,7 +317,13 @@ static int cut_put(struct cut *c)
 		struct snap_gen *gen = cut_gen(c, c->put);
 
 		describe(vol, gen, now, req->label);
-		err = gen->number ? snap_store_put_gen(vol, gen) : -EMFILE;
+		err = gen->number ? put_one(c, gen, &late) : -EMFILE;
+		if (late) {
+			snap_refuse(req->extack, "%s@%u: was not durable within %d s: does the differential volume lie on another volume of the group?", vol->name,
+				    gen->number, PUT_PATIENCE / HZ);
+			c->put += !err;		/* it is now */
+			return -ETIMEDOUT;
+		}
 		if (err) {
 			refuse_commit(vol, gen->number, err, req->extack);
 			return err;
@@ -287,6 +342,22 @@ static void cut_undo(struct cut *c)
 		if (err)
 			DMERR("%s@%u: is left over from a cut that failed: error %d", vol->name, number, err);
 	}
+}
+
+/* As far as it can be seen from here: on the volume itself, or a partition of it. */
+static int check_diffs(struct snap_create_req *req)
+{
+	unsigned int i, k;
+
+	for (i = 0; i < req->nr; i++)
+		for (k = 0; k < req->nr; k++)
+			if (snap_volume_usable(req->vols[i]) && snap_volume_usable(req->vols[k]) &&
+			    req->vols[i]->diff_bdev->bd_disk == dm_disk(req->vols[k]->md)) {
+				snap_refuse(req->extack, "%s: its differential volume lies on %s: they cannot be cut at one instant", req->vols[i]->name,
+					    req->vols[k]->name);
+				return -EINVAL;
+			}
+	return 0;
 }
 
 static int check_distinct(struct snap_create_req *req)
@@ -308,7 +379,7 @@ static int check_distinct(struct snap_create_req *req)
  *
  * Context: blocks: for the freeze, for writes in flight, for one commit a volume. Killable while it waits for writes.
  * Return: 0: all generations are durable; -errno: none exists, the text is in req->extack. -ENODEV, -EIO (store failed), -EINVAL (named
- * twice), -EINTR, -ENOSPC, -EMFILE, or what the filesystem said to the freeze.
+ * twice, or a diff lies on one of the others), -EINTR, -ENOSPC, -EMFILE, -ETIMEDOUT (a diff did not answer), or what the filesystem said to the freeze.
  */
 int snap_gen_create(struct snap_create_req *req)
 {
@@ -324,6 +395,9 @@ int snap_gen_create(struct snap_create_req *req)
 	err = cut_lock(&c);
 	if (err)
 		goto unlock;
+	err = check_diffs(req);
+	if (err)
+		goto unlock;
 	c.noio = memalloc_noio_save();
 	err = cut_freeze(&c);
 	if (err)
@@ -337,15 +411,27 @@ int snap_gen_create(struct snap_create_req *req)
 	if (err)
 		cut_undo(&c);
 open:
-	cut_open(&c);
+	cut_open(&c, 0);
 thaw:
-	cut_thaw(&c);
+	cut_thaw(&c, 0);
 	memalloc_noio_restore(c.noio);
 	for (i = 0; !err && i < req->nr; i++)
 		snap_event(req->vols[i], SNAPDIFF_EVENT_CREATED, req->out[i].number, 0, req->label);
 unlock:
 	cut_unlock(&c);
 	return err;
+}
+
+int snap_gen_init(void)
+{
+	put_wq = alloc_workqueue("snapdiff_put", WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return put_wq ? 0 : -ENOMEM;
+}
+
+/* No volume is there any more. */
+void snap_gen_exit(void)
+{
+	destroy_workqueue(put_wq);
 }
 
 /* ---- delete, bookmark, pin, label --------------------------------------------------------------------- */

@@ -11,15 +11,20 @@ static int __init snapdiff_init(void)
 	err = snap_virt_init();
 	if (err)
 		return err;
-	err = snap_netlink_init();
+	err = snap_gen_init();
 	if (err)
 		goto virt;
+	err = snap_netlink_init();
+	if (err)
+		goto gen;
 	err = snap_target_init();
 	if (err)
 		goto netlink;
 	return 0;
 netlink:
 	snap_netlink_exit();
+gen:
+	snap_gen_exit();
 virt:
 	snap_virt_exit();
 	return err;
@@ -29,6 +34,7 @@ static void __exit snapdiff_exit(void)
 {
 	snap_target_exit();
 	snap_netlink_exit();
+	snap_gen_exit();
 	snap_virt_exit();
 	snap_store_exit();
 }

@@ -260,6 +260,8 @@ struct snap_create_req {
 	struct netlink_ext_ack *extack;	/* may be NULL */
 	struct snap_gen *out;		/* nr */
 };
+int snap_gen_init(void);
+void snap_gen_exit(void);
 int snap_gen_create(struct snap_create_req *req);
 int snap_gen_delete(struct snap_volume *vol, u32 first, u32 last, struct netlink_ext_ack *extack);
 int snap_gen_bookmark(struct snap_volume *vol, u32 gen, struct netlink_ext_ack *extack);
