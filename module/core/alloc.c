@@ -494,7 +494,7 @@ static u32 split(const struct sd_alloc *a, u64 addr, u64 nr, u32 *group, u32 *bi
 	return min_t(u64, nr, SD_GROUP_BLOCKS - *bit);
 }
 
-static bool outside(struct sd_store *s, u64 addr, u64 nr)
+bool sd_alloc_outside(struct sd_store *s, u64 addr, u64 nr)
 {
 	const struct sd_alloc *a = &s->alloc;
 
@@ -568,7 +568,7 @@ int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr)
 	struct sd_alloc *a = &s->alloc;
 	u32 group, bit, len;
 
-	if (outside(s, addr, nr))
+	if (sd_alloc_outside(s, addr, nr))
 		return -EUCLEAN;
 	for (; nr; addr += len, nr -= len) {
 		struct sd_bpage *p;
@@ -600,7 +600,7 @@ int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr)
 	struct sd_alloc *a = &s->alloc;
 	u32 group, bit, len, i;
 
-	if (outside(s, addr, nr))
+	if (sd_alloc_outside(s, addr, nr))
 		return -EUCLEAN;
 	for (; nr; addr += len, nr -= len) {
 		struct sd_bpage *p;

@@ -129,6 +129,7 @@ int sd_alloc_take_list(struct sd_store *s, u64 want, struct sd_blocks *list);
 void sd_alloc_commit(struct sd_store *s, u64 addr, u64 nr);	/* taken → part of the next transaction */
 void sd_alloc_untake(struct sd_store *s, u64 addr, u64 nr);	/* taken → free again */
 void sd_alloc_settle(struct sd_store *s, struct sd_blocks *list, u64 used);	/* the first @used commit, the others untake; the list is then empty */
+bool sd_alloc_outside(struct sd_store *s, u64 addr, u64 nr);	/* of all groups, and complained about */
 int sd_alloc_drop(struct sd_store *s, u64 addr, u64 nr);	/* part of a transaction → not of the next; still busy */
 void sd_alloc_release(struct sd_store *s, u64 addr, u64 nr);	/* dropped → free again */
 int sd_alloc_replay(struct sd_store *s, u64 addr, u64 nr);	/* recovery: is in use by a replayed record */

@@ -425,6 +425,11 @@ static int merge_stream(struct sd_merge *m, struct sd_iter *it)
 			return -EUCLEAN;	/* two of a key, or more than their runs say */
 		}
 		ret = sd_iter_next(it, &rec, &tag);
+		/* What cannot be given back would fail the store in the middle of the transaction. */
+		if (ret > 0 && tag != NO_TAG && rec.kind == SD_KIND_DATA && sd_alloc_outside(m->v->s, rec.addr, m->v->s->chunk_blocks)) {
+			it->failed = tag;
+			return -EUCLEAN;
+		}
 		if (ret > 0 && tag != NO_TAG)
 			ret = merge_record(m, &rec, prev);
 		if (ret < 0)

@@ -236,6 +236,38 @@ static void checkpoint_beside_a_broken_merge(void **state)
 	memdev_exit(&m);
 }
 
+/* A record that names a place where no data can be, and which is not needed any more: damage of its run, not of the transaction that would give the place back. */
+static void data_outside_of_the_groups(void **state)
+{
+	const struct sd_rec hostile = { .chunk = 900000, .gen = 2, .kind = SD_KIND_DATA, .addr = 3 };	/* the journal's */
+	struct memdev m;
+	struct sd_store *s = memdev_store(&m, SD_MIN_DIFF_BLOCKS, 4096, 0);
+	u32 i;
+
+	for (i = 0; i < SD_MERGE_WIDTH; i++) {
+		generation(&m, s, i);
+		if (i == 1)
+			sd_mem_insert(s->cur->active, &hostile);
+		if (i == SD_MERGE_WIDTH - 1)
+			del_gens(&m, s, 1, 2);
+		checkpoint(s);
+	}
+	for (i = 0; i < 10 && !s->failed; i++)
+		sd_step_whole(s, 0);
+	assert_false(s->failed);
+	for (i = 0; i < s->cur->nr_runs; i++)
+		assert_int_equal(s->cur->runs[i]->broken, s->cur->runs[i]->gen_min == 2);
+	generation(&m, s, 500000);
+	checkpoint(s);
+	for (i = 0; i < 10 && !s->failed; i++)
+		sd_step_whole(s, 0);
+	assert_false(s->failed);
+	assert_gen_is(s, 3, 2);
+	assert_gen_is(s, 5, 500000);
+	sd_close(s);
+	memdev_exit(&m);
+}
+
 /* There is no way back for a frozen table: if its run cannot be written the store has failed. */
 static int no_write(void *ctx, u64 block, u32 nr, const void *buf)
 {
@@ -361,6 +393,7 @@ int main(void)
 		cmocka_unit_test(garbage_in_flight),
 		cmocka_unit_test(groups_meanwhile),
 		cmocka_unit_test(checkpoint_beside_a_broken_merge),
+		cmocka_unit_test(data_outside_of_the_groups),
 		cmocka_unit_test(run_that_cannot_be_written),
 		cmocka_unit_test(bitmaps_on_their_way),
 		cmocka_unit_test(slow_readers),
