@@ -9,7 +9,7 @@
 #   no lock is taken on the way of a write that needs no copy, nor of a read (the module's functions, and the kernel's locks, below the target's map and end_io, and
 #   below what the end of the submitter's plug calls);
 #   the same look at first writes does find one: it can see them
-#   a read of a generation takes one spin lock below snap_virt_read(), be the chunk unchanged or copied: that of its own completion; no mutex. What the devices' own way of a bio takes is not looked at. (Records that are in runs already come through dm-bufio, which has locks of its own: not looked at either.)
+#   a read of a generation takes at most one spin lock below snap_virt_read(), be the chunk unchanged or copied: that of its own completion; no mutex. What the devices' own way of a bio takes is not looked at. (Records that are in runs already come through dm-bufio, which has locks of its own: not looked at either.)
 #   the reads and writes of a copy carry the I/O priority of the write that they are made for
 #
 # One CPU: the kernel patches its text for this, which QEMU's emulation of several does not always survive.
